@@ -1,0 +1,92 @@
+"""The interface that every encoder has, whatever library its weights come from."""
+
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from theworld_encoders.errors import EncoderError
+from theworld_encoders.spec import EncoderSpec
+
+
+class Encoder(nn.Module, ABC):
+    """Pixels in, a grid of features out. Frozen and in eval mode unless asked.
+
+    Shapes: ``m`` items, ``t`` frames, ``h w`` pixels; ``t' r s`` feature grid, ``c`` width.
+    """
+
+    published: ClassVar[EncoderSpec]
+    """The numbers of the published weights; an instance's own are in ``spec``."""
+
+    def __init__(self, spec: EncoderSpec, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.spec = spec
+        self.config = config
+        """The encoder's own architecture, as its publisher's ``config.json`` has it: ``from_config`` rebuilds it."""
+
+    @classmethod
+    @abstractmethod
+    def from_config(cls, config: dict[str, Any], *, frame_size: int | None = None) -> "Encoder":
+        """Random weights. ``frame_size`` in pixels replaces the published one."""
+
+    @classmethod
+    @abstractmethod
+    def from_pretrained(
+        cls,
+        source: str | Path | None = None,
+        *,
+        revision: str | None = None,
+        frame_size: int | None = None,
+        dtype: torch.dtype | None = None,
+        device: str | torch.device | None = None,
+    ) -> "Encoder":
+        """Weights from a folder or hub id (default: the published one) with exactly the published layout.
+
+        Raises:
+            EncoderError: the folder is no such checkpoint, or its weights do not fit its configuration.
+        """
+
+    @abstractmethod
+    def encode(self, pixels: Float[Tensor, "m t 3 h w"]) -> Float[Tensor, "m tt r s c"]:
+        """The features themselves; ``t``, ``h`` and ``w`` obey the spec. Call the module instead."""
+
+    @abstractmethod
+    def reset_parameters(self) -> None:
+        """Fill every parameter at random and every buffer from the configuration."""
+
+    def forward(self, pixels: Float[Tensor, "m t 3 h w"]) -> Float[Tensor, "m tt r s c"]:
+        """Encode items of one shape; autograd is off while all parameters are frozen.
+
+        Raises:
+            EncoderError: the clip's length or size breaks the spec's rules.
+        """
+        frames, height, width = pixels.shape[1], *pixels.shape[3:]
+        if frames != self.spec.fit_frames(frames):
+            raise EncoderError(
+                f"{self.spec.name} cannot encode {frames} frames. "
+                f"Use 1 + {self.spec.temporal_stride} * n frames, e.g. {self.spec.fit_frames(frames)}."
+            )
+        self.spec.grid(frames, height, width)
+        trained = any(parameter.requires_grad for parameter in self.parameters())
+        with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
+            return self.encode(pixels)
+
+    def encode_items(self, items: Sequence[Float[Tensor, "_ 3 _ _"]]) -> list[Float[Tensor, "_ _ _ c"]]:
+        """Encode items of different lengths, each shape as one batch; results come in the items' order."""
+        groups: defaultdict[torch.Size, list[int]] = defaultdict(list)
+        for index, item in enumerate(items):
+            groups[item.shape].append(index)
+        features: dict[int, Tensor] = {}
+        for indices in groups.values():
+            batch = self(torch.stack([items[index] for index in indices]))
+            features.update(zip(indices, batch, strict=True))
+        return [features[index] for index in range(len(items))]
+
+    def freeze(self) -> "Encoder":
+        """No parameter is trained from here on; returns self."""
+        return self.requires_grad_(False).eval()

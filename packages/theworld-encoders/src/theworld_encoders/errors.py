@@ -1,0 +1,9 @@
+"""The errors of this package: each says in one sentence what is wrong, and in a second one what to do."""
+
+
+class EncoderError(ValueError):
+    """An encoder or its weights cannot be used as asked."""
+
+
+class MediaError(ValueError):
+    """A picture or clip cannot be read or used."""

@@ -1,0 +1,70 @@
+"""Encoders by name: an explicit table, plus what third parties offer through the entry point ``theworld.encoders``."""
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import torch
+
+from theworld_encoders.encoder import Encoder
+from theworld_encoders.errors import EncoderError
+from theworld_encoders.spec import EncoderSpec
+
+ENTRY_POINT_GROUP = "theworld.encoders"
+
+_BUILT_IN = {
+    "cosmos-predict2-vae": "theworld_encoders.wan_vae:CosmosPredict2Vae",
+}
+"""Name to "module:class": text, so that listing the encoders imports none of them."""
+
+
+def list_encoders() -> list[str]:
+    """Every name that ``load_encoder`` knows, sorted."""
+    return sorted(_table())
+
+
+def encoder_class(name: str) -> type[Encoder]:
+    """The class behind a registry name.
+
+    Raises:
+        EncoderError: the name is unknown; the message lists the known ones.
+    """
+    table = _table()
+    if name not in table:
+        raise EncoderError(f"there is no encoder called {name!r}. Known encoders: {', '.join(sorted(table))}.")
+    module, _, attribute = table[name].partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def spec_of(name: str) -> EncoderSpec:
+    """The published numbers of an encoder, without its weights or the library that they need."""
+    return encoder_class(name).published
+
+
+def load_encoder(
+    name: str,
+    source: str | Path | None = None,
+    *,
+    revision: str | None = None,
+    frame_size: int | None = None,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device | None = None,
+) -> Encoder:
+    """Load an encoder's weights by its registry name, frozen.
+
+    Args:
+        name: one of ``list_encoders()``.
+        source: a folder or hub id with the published layout; default: the published repository at its pinned revision.
+        frame_size: height and width of its input in pixels; default: the published one.
+
+    Raises:
+        EncoderError: unknown name, missing extra (the message has the pip command), or unusable weights.
+    """
+    return encoder_class(name).from_pretrained(
+        source, revision=revision, frame_size=frame_size, dtype=dtype, device=device
+    )
+
+
+def _table() -> dict[str, str]:
+    plugins = {entry.name: entry.value for entry in entry_points(group=ENTRY_POINT_GROUP)}
+    return {**plugins, **_BUILT_IN}

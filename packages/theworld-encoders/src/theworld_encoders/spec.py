@@ -1,0 +1,67 @@
+"""Every number about an encoder, and no weights: enough to preprocess in a data worker and to count tokens."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncoderSpec:
+    """What an encoder takes and gives. Sizes in pixels and frames; licences as the publisher states them."""
+
+    name: str
+    """Registry name, e.g. ``cosmos-predict2-vae``."""
+    kind: Literal["vision", "world"]
+    """``world`` encoders see motion (several frames at once); ``vision`` encoders see each frame alone."""
+    width: int
+    """Channels of one feature, ``c``."""
+    frame_size: int
+    """Height and width that frames are resized to, in pixels."""
+    spatial_stride: int
+    """Pixels per feature along each side."""
+    temporal_stride: int
+    """Frames per feature in time, after the first frame, which stands alone (the causal ``1 + stride * n`` rule)."""
+    pixel_mean: float
+    """Subtracted from pixels in [0, 1]."""
+    pixel_std: float
+    """Divides what remains; 0.5 and 0.5 give [-1, 1]."""
+    repo_id: str
+    """Where the published weights are."""
+    revision: str
+    """The revision that was read when this was written."""
+    subfolder: str
+    """Folder of the component inside the repository."""
+    licence: str
+    gated: bool
+    """Whether the hub asks to accept terms before the download."""
+
+    def feature_frames(self, t: int) -> int:
+        """Feature frames ``t'`` of a clip of ``t`` frames, after it was fitted to the frame rule."""
+        return 1 + (self.fit_frames(t) - 1) // self.temporal_stride
+
+    def fit_frames(self, t: int) -> int:
+        """The smallest length of at least ``t`` frames that obeys the frame rule.
+
+        Raises:
+            ValueError: ``t`` is below one.
+        """
+        if t < 1:
+            raise ValueError(f"a clip of {t} frames is empty. Give at least one frame.")
+        return 1 + -(-(t - 1) // self.temporal_stride) * self.temporal_stride
+
+    def grid(self, t: int, h: int, w: int) -> tuple[int, int, int]:
+        """Feature grid ``(t', r, s)`` of a clip of ``t`` frames of ``h`` x ``w`` pixels.
+
+        Raises:
+            ValueError: a side is no multiple of the spatial stride, or ``t`` is below one.
+        """
+        if h % self.spatial_stride or w % self.spatial_stride or h < 1 or w < 1:
+            raise ValueError(
+                f"{self.name} cannot encode frames of {h} x {w} pixels. "
+                f"Use sides that are multiples of {self.spatial_stride}."
+            )
+        return self.feature_frames(t), h // self.spatial_stride, w // self.spatial_stride
+
+    def num_tokens(self, t: int, h: int, w: int) -> int:
+        """Features of one clip, ``t' * r * s``."""
+        frames, rows, columns = self.grid(t, h, w)
+        return frames * rows * columns

@@ -1,0 +1,77 @@
+"""Pixels equal the published pipeline's, whatever form the frames come in."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers.video_processor import VideoProcessor
+from PIL import Image
+
+from theworld_encoders import MediaError, preprocess, spec_of, to_frames
+from theworld_encoders.preprocess import is_clip
+
+SPEC = spec_of("cosmos-predict2-vae")
+
+
+def pictures(count: int, size: tuple[int, int] = (90, 70)) -> list[Image.Image]:
+    rng = np.random.default_rng(count)
+    coarse = rng.integers(0, 256, (count, 7, 9, 3), dtype=np.uint8)
+    return [Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC) for frame in coarse]
+
+
+def test_pixels_equal_diffusers_video_processor() -> None:
+    frames = pictures(5)
+    ours = preprocess(frames, SPEC)
+    theirs = VideoProcessor(vae_scale_factor=8).preprocess_video(frames, height=224, width=224)[0]  # [3, t, h, w]
+    torch.testing.assert_close(ours, theirs.permute(1, 0, 2, 3), rtol=0, atol=1e-6)
+
+
+def test_range_and_shape() -> None:
+    black_and_white = [Image.new("RGB", (30, 20), colour) for colour in ("black", "white")]
+    pixels = preprocess(black_and_white, SPEC)
+    assert pixels.shape == (5, 3, 224, 224)
+    assert pixels[0].unique().tolist() == [-1.0]
+    assert pixels[1].unique().tolist() == [1.0]
+
+
+def test_a_short_clip_is_filled_with_its_last_frame() -> None:
+    frames = pictures(3)
+    pixels = preprocess(frames, SPEC)
+    assert pixels.shape[0] == 5
+    assert torch.equal(pixels[3], pixels[2])
+    assert torch.equal(pixels[4], pixels[2])
+    assert torch.equal(pixels[:3], torch.cat([preprocess(frame, SPEC) for frame in frames]))
+
+
+@pytest.mark.parametrize("as_array", [np.asarray, lambda image: torch.from_numpy(np.array(image))])
+@pytest.mark.parametrize("channels_first", [False, True])
+def test_arrays_and_tensors_are_pictures_too(as_array, channels_first: bool) -> None:
+    image = pictures(1)[0]
+    array = as_array(image)
+    if channels_first:
+        array = np.moveaxis(array, -1, 0) if isinstance(array, np.ndarray) else array.permute(2, 0, 1)
+    assert not is_clip(array)
+    assert is_clip(array[None])
+    assert torch.equal(preprocess(array, SPEC), preprocess(image, SPEC))
+    assert torch.equal(preprocess(array[None], SPEC), preprocess([image], SPEC))
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1", "LA"])
+def test_any_mode_becomes_rgb(mode: str) -> None:
+    image = pictures(1)[0].convert("L").convert(mode) if mode == "LA" else pictures(1)[0].convert(mode)
+    assert to_frames(image)[0].mode == "RGB"
+    assert preprocess(image, SPEC).shape == (1, 3, 224, 224)
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ([], "no frames"),
+        (["frame.png"], "type str"),
+        (np.zeros((4, 4, 3), np.float32), "array of float32"),
+        (np.zeros((4, 4), np.uint8), r"shape \(4, 4\)"),
+        (None, "type NoneType"),
+    ],
+)
+def test_what_is_no_picture_is_refused(item, message: str) -> None:
+    with pytest.raises(MediaError, match=message):
+        preprocess(item, SPEC)

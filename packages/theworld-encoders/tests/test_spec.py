@@ -1,0 +1,34 @@
+"""Counting without weights."""
+
+import pytest
+
+from theworld_encoders import spec_of
+
+COSMOS = spec_of("cosmos-predict2-vae")
+
+
+@pytest.mark.parametrize(
+    ("frames", "fitted", "latent"), [(1, 1, 1), (2, 5, 2), (5, 5, 2), (6, 9, 3), (9, 9, 3), (13, 13, 4), (61, 61, 16)]
+)
+def test_frame_rule(frames: int, fitted: int, latent: int) -> None:
+    assert COSMOS.fit_frames(frames) == fitted
+    assert COSMOS.feature_frames(frames) == latent
+
+
+def test_one_picture_at_the_published_size_has_784_latents() -> None:
+    assert COSMOS.frame_size == 224
+    assert COSMOS.grid(1, 224, 224) == (1, 28, 28)
+    assert COSMOS.num_tokens(1, 224, 224) == 784
+    assert COSMOS.num_tokens(9, 224, 256) == 3 * 28 * 32
+
+
+@pytest.mark.parametrize(("height", "width"), [(220, 224), (224, 7), (0, 224)])
+def test_odd_sizes_are_refused(height: int, width: int) -> None:
+    with pytest.raises(ValueError, match=f"{height} x {width} pixels. Use sides that are multiples of 8"):
+        COSMOS.grid(1, height, width)
+
+
+@pytest.mark.parametrize("frames", [0, -3])
+def test_empty_clips_are_refused(frames: int) -> None:
+    with pytest.raises(ValueError, match=f"{frames} frames is empty"):
+        COSMOS.fit_frames(frames)
