@@ -1,0 +1,17 @@
+"""Gemma 3 with world tokens, as ordinary Hugging Face classes; importing this registers them in the Auto classes."""
+
+from importlib.metadata import version
+
+from theworld_fusion.assemble import assemble as assemble
+from theworld_fusion.configuration_theworld import TheWorldConfig as TheWorldConfig
+from theworld_fusion.configuration_theworld import WorldEncoderConfig as WorldEncoderConfig
+from theworld_fusion.errors import CheckpointError as CheckpointError
+from theworld_fusion.modeling_theworld import TheWorldForConditionalGeneration as TheWorldForConditionalGeneration
+from theworld_fusion.modeling_theworld import TheWorldModel as TheWorldModel
+from theworld_fusion.processing_theworld import TheWorldProcessor as TheWorldProcessor
+from theworld_fusion.registration import register
+
+TheWorld = TheWorldForConditionalGeneration
+__version__ = version("theworld-fusion")
+
+register()

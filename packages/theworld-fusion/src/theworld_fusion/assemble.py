@@ -1,0 +1,150 @@
+# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
+# transformers annotates from_pretrained and sub-configurations otherwise than they are.
+"""Two published checkpoints to one model: a Gemma 3 VLM and a world model."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Gemma3Config, Gemma3Processor
+
+from theworld_encoders import Encoder, load_encoder
+from theworld_fusion.configuration_theworld import TheWorldConfig, WorldEncoderConfig
+from theworld_fusion.errors import CheckpointError
+from theworld_fusion.modeling_theworld import TheWorldForConditionalGeneration
+from theworld_fusion.processing_theworld import TheWorldProcessor
+from theworld_tokens import TokenLayout
+
+_WORLD_MODULES = ("model.world_encoder.", "model.world_projector.")
+
+
+def assemble(
+    vlm: str | Path,
+    world: str | Path | None = None,
+    *,
+    encoder: str = "cosmos-predict2-vae",
+    frame_size: int | None = None,
+    num_frames: int = 13,
+    revision: str | None = None,
+    world_revision: str | None = None,
+    dtype: torch.dtype | str | None = None,
+    device_map: Any = None,
+    **overrides: Any,
+) -> tuple[TheWorldForConditionalGeneration, TheWorldProcessor]:
+    """Build the fused model and its processor. The projector is new and has to be trained.
+
+    Args:
+        vlm: folder or hub id of a Gemma 3 VLM, e.g. ``google/gemma-3-4b-it``.
+        world: folder or hub id of the world model; default: the encoder's published repository.
+        encoder: registry name of the encoder that reads ``world``.
+        frame_size: the encoder's input side in pixels; default: the published one.
+        num_frames: frames that the processor samples from a video file.
+        revision, world_revision: commits or tags of the two, on the hub.
+        dtype, device_map: as in ``from_pretrained``.
+        overrides: fields of ``TheWorldConfig``, e.g. ``world_tokens_per_item=256``.
+
+    Raises:
+        CheckpointError: ``vlm`` is no Gemma 3 checkpoint, or its weights do not fill the model.
+        EncoderError: the encoder is unknown or ``world`` is not its checkpoint.
+        ValueError: an override is unknown; the message has the nearest known name.
+    """
+    _check_overrides(overrides)
+    vlm_config, processor = load_vlm(vlm, revision)
+    world_encoder = load_encoder(encoder, world, revision=world_revision, frame_size=frame_size)
+    layout = TokenLayout.from_tokenizer(processor.tokenizer)
+    config = TheWorldConfig(
+        **{
+            **{key: value for key, value in vlm_config.to_dict().items() if key not in ("model_type", "architectures")},
+            "world_config": WorldEncoderConfig(
+                encoder=encoder, encoder_config=world_encoder.config, frame_size=world_encoder.spec.frame_size
+            ),
+            "world_start_token_id": layout.start_of_world,
+            "world_end_token_id": layout.end_of_world,
+            "world_token_id": layout.world_soft_token,
+            **overrides,
+        }
+    )
+    rows, highest = config.text_config.vocab_size, max(layout.to_dict().values())
+    if highest >= rows:
+        raise CheckpointError(
+            f"{vlm} has {rows} embedding rows, but world tokens need row {highest}. Use a Gemma 3 VLM with spare rows."
+        )
+    with _no_load_report():
+        model, info = TheWorldForConditionalGeneration.from_pretrained(
+            vlm, config=config, revision=revision, dtype=dtype, device_map=device_map, output_loading_info=True
+        )
+    _check_loading(vlm, info)
+    if config.world_fusion != "none":
+        _fill_world(model, world_encoder)
+    return model, TheWorldProcessor.from_config(config, processor, num_frames=num_frames)
+
+
+def load_vlm(vlm: str | Path, revision: str | None = None) -> tuple[Gemma3Config, Gemma3Processor]:
+    """Configuration and processor of a Gemma 3 VLM; the image processor is the PIL one, for reproducible pixels.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or it is of another kind.
+    """
+    try:
+        raw, _ = Gemma3Config.get_config_dict(vlm, revision=revision)
+        if raw.get("model_type") != "gemma3":
+            raise CheckpointError(
+                f"{vlm} is a {raw.get('model_type') or 'folder without a model'}, not a Gemma 3 VLM. "
+                "Give a multimodal Gemma 3 checkpoint, e.g. google/gemma-3-4b-it."
+            )
+        processor = Gemma3Processor.from_pretrained(vlm, revision=revision, backend="pil")
+    except OSError as error:
+        raise CheckpointError(
+            f"{vlm} is no checkpoint here and the hub did not give it ({str(error).splitlines()[0]}). "
+            "Check the path or name, the network, and for a gated repository your token and its terms."
+        ) from error
+    return Gemma3Config.from_dict(raw), processor
+
+
+def _check_overrides(overrides: dict[str, Any]) -> None:
+    known = [field.name for field in fields(TheWorldConfig)]
+    for name in overrides:
+        if name not in known:
+            nearest = get_close_matches(name, known, n=1)
+            hint = f"Did you mean {nearest[0]}?" if nearest else "See TheWorldConfig for the known ones."
+            raise ValueError(f"TheWorldConfig has no field {name!r}. {hint}")
+
+
+@contextmanager
+def _no_load_report() -> Iterator[None]:
+    """Keep transformers from logging that the world modules are new: here they are, and the rest is checked below."""
+    logger = logging.getLogger("transformers.modeling_utils")
+
+    def is_no_report(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
+
+    logger.addFilter(is_no_report)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_no_report)
+
+
+def _check_loading(vlm: str | Path, info: dict[str, Any]) -> None:
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith(_WORLD_MODULES))
+    problems = {"missing": missing, "unexpected": sorted(info["unexpected_keys"])}
+    problems["of another shape"] = sorted(str(key) for key in info["mismatched_keys"])
+    for kind, keys in problems.items():
+        if keys:
+            raise CheckpointError(f"{vlm}: {len(keys)} weights are {kind}, e.g. {keys[0]}. Fetch the checkpoint again.")
+
+
+@torch.no_grad()
+def _fill_world(model: TheWorldForConditionalGeneration, encoder: Encoder) -> None:
+    """The published encoder's weights, and a projector that starts at the scale of this VLM's embeddings."""
+    loaded = dict(encoder.named_parameters())
+    for name, parameter in model.model.world_encoder.named_parameters():
+        parameter.copy_(loaded[name])
+    embeddings = model.get_input_embeddings().weight
+    scale = embeddings.float().pow(2).mean().sqrt() * embeddings.shape[1] ** 0.5
+    model.model.world_projector.match_scale(float(scale))

@@ -1,0 +1,87 @@
+"""Configuration: Gemma 3's, plus the world encoder and how its features enter the sequence."""
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import Gemma3Config, PreTrainedConfig
+
+from theworld_encoders.registry import encoder_class
+from theworld_fusion.slots import grid_side
+from theworld_tokens import EOW_TOKEN_ID, SOW_TOKEN_ID, WORLD_SOFT_TOKEN_ID
+
+CHOICES = {
+    "world_fusion": ("sequence", "none"),
+    "world_placement": ("first", "beside_image"),
+    "world_attention": ("bidirectional", "causal"),
+    "world_projector": ("mlp", "linear"),
+}
+"""The values that each enumerated field takes; the first is the default."""
+
+
+@strict
+class WorldEncoderConfig(PreTrainedConfig):
+    """Which world encoder, and that encoder's own architecture.
+
+    Args:
+        encoder: its registry name, e.g. ``cosmos-predict2-vae``.
+        encoder_config: the publisher's ``config.json``; empty means the encoder's published defaults.
+        frame_size: height and width of its input in pixels; ``None`` means the published size.
+    """
+
+    model_type = "theworld_encoder"
+    base_config_key = "world_config"
+
+    encoder: str = "cosmos-predict2-vae"
+    encoder_config: dict[str, Any] | None = None
+    frame_size: int | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.encoder_config = dict(self.encoder_config or {})
+        if self.frame_size is None:
+            self.frame_size = encoder_class(self.encoder).published.frame_size
+        super().__post_init__(**kwargs)
+
+
+@strict
+class TheWorldConfig(Gemma3Config):
+    """A Gemma 3 configuration with a world branch. Every size comes from the two parts' own configurations.
+
+    Args:
+        world_config: the world encoder (``WorldEncoderConfig``).
+        world_fusion: ``sequence`` puts world tokens into the sequence; ``none`` is the base VLM.
+        world_tokens_per_item: slots of one image or clip, a square number (see ``theworld_fusion.slots``).
+        world_patch: each slot sees ``world_patch`` x ``world_patch`` latents (space to depth).
+        world_placement: ``first`` puts all spans right after BOS; ``beside_image`` each before its image.
+        world_attention: whether a span's tokens see each other in both directions.
+        world_projector: ``mlp`` or ``linear``.
+        max_world_frames: latent frames that the temporal embedding can tell apart.
+        world_start_token_id, world_end_token_id, world_token_id: as the tokenizer has them.
+    """
+
+    model_type = "theworld"
+    sub_configs_defaults = {**Gemma3Config.sub_configs_defaults, "world_config": WorldEncoderConfig}
+
+    world_config: PreTrainedConfig | dict[str, Any] | None = None
+    world_fusion: str = "sequence"
+    world_tokens_per_item: int = 784
+    world_patch: int = 1
+    world_placement: str = "first"
+    world_attention: str = "bidirectional"
+    world_projector: str = "mlp"
+    max_world_frames: int = 16
+    world_start_token_id: int = SOW_TOKEN_ID
+    world_end_token_id: int = EOW_TOKEN_ID
+    world_token_id: int = WORLD_SOFT_TOKEN_ID
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Raises:
+        ValueError: a field's value is not one of its choices, or a size is impossible.
+        """
+        for field, choices in CHOICES.items():
+            if (value := getattr(self, field)) not in choices:
+                raise ValueError(f"{field} is {value!r}. Use one of: {', '.join(choices)}.")
+        for field in ("world_patch", "max_world_frames"):
+            if (value := getattr(self, field)) < 1:
+                raise ValueError(f"{field} is {value}. Use at least 1.")
+        grid_side(self.world_tokens_per_item, 1)
+        super().__post_init__(**kwargs)

@@ -1,0 +1,251 @@
+# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportArgumentType=false, reportIndexIssue=false, reportOperatorIssue=false, reportIncompatibleMethodOverride=false
+# transformers annotates its processors' hooks otherwise than it calls them.
+"""Processor: one ``images=`` feeds both branches, and the world placeholders are written into the text.
+
+An item is a picture or a clip (a list of frames). The VLM's own branch sees a picture, or a clip's last frame; the
+world branch sees all frames. Counting and range checks happen here, on the host: the model never waits for a device.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import BatchFeature, Gemma3Processor
+from transformers.image_utils import load_image as fetch_image
+from transformers.processing_utils import ProcessingKwargs, Unpack
+from transformers.tokenization_utils_base import PreTokenizedInput, TextInput
+
+from theworld_encoders import EncoderSpec, load_image, preprocess, read_video, spec_of, to_frames
+from theworld_encoders.preprocess import Item, is_clip
+from theworld_fusion.configuration_theworld import TheWorldConfig
+from theworld_fusion.slots import num_slots
+from theworld_tokens import TokenLayout, WorldToken, register_world_tokens, world_text
+
+
+class TheWorldProcessor(Gemma3Processor):
+    """Gemma 3's processor plus the world branch; see ``__call__``.
+
+    Args:
+        world_encoder: registry name of the encoder, whose spec says how its pixels are made.
+        world_frame_size: height and width of the encoder's input, in pixels.
+        world_tokens_per_item, world_placement, world_attention, max_world_frames: as in ``TheWorldConfig``.
+        world_num_frames: frames that are sampled evenly from a video file.
+    """
+
+    def __init__(
+        self,
+        image_processor: Any,
+        tokenizer: Any,
+        chat_template: str | None = None,
+        image_seq_length: int = 256,
+        world_encoder: str = "cosmos-predict2-vae",
+        world_frame_size: int | None = None,
+        world_tokens_per_item: int = 784,
+        world_placement: str = "first",
+        world_attention: str = "bidirectional",
+        max_world_frames: int = 16,
+        world_num_frames: int = 13,
+        **kwargs: Any,
+    ) -> None:
+        register_world_tokens(tokenizer, TokenLayout.from_tokenizer(tokenizer))
+        published = spec_of(world_encoder)
+        self.world_encoder = world_encoder
+        self.world_frame_size = world_frame_size or published.frame_size
+        self.world_tokens_per_item = world_tokens_per_item
+        self.world_placement = world_placement
+        self.world_attention = world_attention
+        self.max_world_frames = max_world_frames
+        self.world_num_frames = world_num_frames
+        super().__init__(image_processor, tokenizer, chat_template, image_seq_length, **kwargs)
+
+    @classmethod
+    def from_config(cls, config: TheWorldConfig, base: Gemma3Processor, *, num_frames: int = 13) -> "TheWorldProcessor":
+        """The processor that belongs to a model: Gemma 3's own parts, and the model's world settings."""
+        return cls(
+            base.image_processor,
+            base.tokenizer,
+            chat_template=base.chat_template,
+            image_seq_length=base.image_seq_length,
+            world_encoder=config.world_config.encoder,
+            world_frame_size=config.world_config.frame_size,
+            world_tokens_per_item=config.world_tokens_per_item,
+            world_placement=config.world_placement,
+            world_attention=config.world_attention,
+            max_world_frames=config.max_world_frames,
+            world_num_frames=num_frames,
+        )
+
+    @property
+    def world_spec(self) -> EncoderSpec:
+        """The encoder's numbers, at this processor's frame size."""
+        return replace(spec_of(self.world_encoder), frame_size=self.world_frame_size)
+
+    @property
+    def world_token_id(self) -> int:
+        """The placeholder's id, as the tokenizer has it."""
+        return self.tokenizer.convert_tokens_to_ids(WorldToken.WORLD_SOFT.text)
+
+    def __call__(
+        self,
+        images: Any = None,
+        text: TextInput | PreTokenizedInput | list[TextInput] | list[PreTokenizedInput] | None = None,
+        world: Literal["on", "off"] = "on",
+        **kwargs: Unpack[ProcessingKwargs],
+    ) -> BatchFeature:
+        """Text and items to model inputs.
+
+        Args:
+            images: one item, a list of items, or one list of items per text; an item is a picture (PIL image, 8-bit
+                array or tensor, path or URL) or a list of frames.
+            text: one prompt or several, with one ``<start_of_image>`` for each item.
+            world: ``off`` leaves the world branch out of this call: exactly the base VLM's inputs.
+
+        Returns:
+            ``input_ids``, ``attention_mask``, ``token_type_ids`` (1 where attention is bidirectional), ``pixel_values``
+            ``[images, 3, H, W]`` and ``pixel_values_world``: ``[m, t, 3, h, w]``, or a list where lengths differ.
+
+        Raises:
+            ValueError: items and placeholders do not match, an item has too many frames, or truncation cut a span.
+        """
+        if world not in ("on", "off"):
+            raise ValueError(f"world is {world!r}. Use 'on' or 'off'.")
+        texts = [text] if isinstance(text, str) else text
+        rows = None if images is None else [[_load(item) for item in row] for row in self._rows(images, texts)]
+        clips = [item for row in rows or () for item in row]
+        last_frames = None if rows is None else [[_last_frame(item) for item in row] for row in rows]
+        spans = [[self._world_span(item) for item in row] for row in rows] if rows and world == "on" else None
+        # The spans reach the two hooks below through this attribute: transformers passes nothing else down to them.
+        self._spans = spans
+        try:
+            inputs = super().__call__(images=last_frames, text=text, **kwargs)
+        finally:
+            self._spans = None
+        if spans is not None and clips:
+            self._check_world_spans(inputs, spans)
+            pixels = [preprocess(item, self.world_spec) for item in clips]
+            same = len({len(item) for item in pixels}) == 1
+            inputs["pixel_values_world"] = torch.stack(pixels) if same else pixels
+        return inputs
+
+    def _rows(self, images: Any, texts: Sequence[Any] | None) -> list[list[Item]]:
+        """Items by text. Every reading of the nesting is tried against the placeholders; at most one can fit."""
+        if not isinstance(images, Sequence) or isinstance(images, str):
+            images = [images]
+        if texts is None:
+            nested = all(_is_list(row) for row in images)
+            return [list(row) for row in images] if nested else [[item] for item in images]
+        counts = [sample.count(self.image_token) for sample in texts]
+        if len(images) == len(counts) and all(
+            _is_list(row) and len(row) == count for row, count in zip(images, counts, strict=True)
+        ):
+            return [list(row) for row in images]
+        if len(images) != sum(counts):
+            raise ValueError(
+                f"the prompts have {sum(counts)} {self.image_token} placeholders ({counts} by prompt) for "
+                f"{len(images)} items. Give one item for each; a clip is one item, a list of frames."
+            )
+        items = iter(images)
+        return [[next(items) for _ in range(count)] for count in counts]
+
+    def _world_span(self, item: Item) -> str:
+        frames = len(item) if is_clip(item) else 1
+        if frames < 1:
+            raise ValueError("a clip has no frames. Give at least one.")
+        latent = self.world_spec.feature_frames(frames)
+        if latent > self.max_world_frames:
+            most = 1 + (self.max_world_frames - 1) * self.world_spec.temporal_stride
+            raise ValueError(
+                f"a clip of {frames} frames makes {latent} latent frames; max_world_frames is "
+                f"{self.max_world_frames}. Give at most {most} frames."
+            )
+        return world_text(num_slots(self.world_tokens_per_item, latent))
+
+    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
+        """Gemma 3's image block; with ``beside_image``, its world span stands before it."""
+        block = super().replace_image_token(image_inputs, image_idx, **kwargs)
+        if self._spans is None or self.world_placement != "beside_image":
+            return block
+        return [span for row in self._spans for span in row][image_idx] + block
+
+    def get_text_with_replacements(self, text: list[str], *args: Any, **kwargs: Any) -> tuple[list[str], list[Any]]:
+        """Gemma 3's expansion; with ``first``, each prompt's world spans stand right after its BOS."""
+        expanded, offsets = super().get_text_with_replacements(text, *args, **kwargs)
+        if self._spans is None or self.world_placement != "first":
+            return expanded, offsets
+        for index, row in enumerate(self._spans):
+            spans, bos = "".join(row), self.tokenizer.bos_token
+            start = len(bos) if expanded[index].startswith(bos) else 0
+            expanded[index] = expanded[index][:start] + spans + expanded[index][start:]
+            for entry in offsets[index]:
+                entry["new_span"] = tuple(position + len(spans) for position in entry["new_span"])
+            inserted = {"type": "world", "span": (start, start), "new_span": (start, start + len(spans))}
+            offsets[index].insert(0, {**inserted, "text": "", "replacement": spans})
+        return expanded, offsets
+
+    @property
+    def image_token_ids(self) -> list[int]:
+        """The ids whose runs see each other in both directions; this is what ``token_type_ids`` marks."""
+        world = [self.world_token_id] if self.world_attention == "bidirectional" else []
+        return [*super().image_token_ids, *world]
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return [*super().model_input_names, "pixel_values_world"]
+
+    def _check_world_spans(self, inputs: BatchFeature, spans: list[list[str]]) -> None:
+        for index, (ids, row) in enumerate(zip(inputs["input_ids"], spans, strict=True)):
+            found = list(ids).count(self.world_token_id)
+            wanted = sum(span.count(WorldToken.WORLD_SOFT.text) for span in row)
+            if found != wanted:
+                raise ValueError(
+                    f"prompt {index} has {found} world tokens for {wanted} world features. "
+                    "Turn truncation off or raise max_length, and leave world tokens out of the text."
+                )
+
+    def load_media(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The same chat with its media loaded: every ``image`` or ``video`` block becomes an image block with an item.
+
+        A video file is sampled at ``world_num_frames`` even frames. The chat that is given stays as it was.
+
+        Raises:
+            MediaError: a file cannot be read.
+        """
+        return [
+            {**message, "content": [self._load_block(block) for block in message["content"]]}
+            if isinstance(message.get("content"), list)
+            else message
+            for message in messages
+        ]
+
+    def _normalize_conversations(self, conversation: Any) -> tuple[list, bool]:
+        conversations, is_batched = super()._normalize_conversations(conversation)
+        return [self.load_media(messages) for messages in conversations], is_batched
+
+    def _load_block(self, block: Any) -> Any:
+        if not isinstance(block, dict) or block.get("type") not in ("image", "video"):
+            return block
+        source = next((block[key] for key in (block["type"], "path") if block.get(key) is not None), None)
+        if block["type"] == "video":
+            if source is None:
+                raise ValueError('a video block has no "video". Give a path or a list of frames.')
+            if isinstance(source, str | Path):
+                source = read_video(source, self.world_num_frames).frames
+            return {"type": "image", "image": list(source)}
+        return block if source is None else {"type": "image", "image": _load(source)}
+
+
+def _last_frame(item: Item) -> Any:
+    return to_frames(item)[-1] if is_clip(item) else item
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _load(item: Any) -> Item:
+    """A picture that is given by its path or URL (``data:`` too); anything else is returned as it is."""
+    if isinstance(item, Path) or (isinstance(item, str) and not item.startswith(("http://", "https://", "data:"))):
+        return load_image(item)
+    return fetch_image(item) if isinstance(item, str) else item

@@ -1,0 +1,209 @@
+"""Equalities of the model: off == base, batch == single, cached == uncached, saved == loaded, features == pixels."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForImageTextToText, Gemma3ForConditionalGeneration
+
+from theworld_fusion import (
+    CheckpointError,
+    TheWorldConfig,
+    TheWorldForConditionalGeneration,
+    TheWorldModel,
+    TheWorldProcessor,
+    assemble,
+)
+from theworld_fusion.testing import TINY_WORLD, chat, encode
+from theworld_fusion.testing import random_clip as clip
+from theworld_fusion.testing import random_picture as picture
+
+Pair = tuple[TheWorldForConditionalGeneration, TheWorldProcessor]
+
+CHATS = [chat(picture(0), clip(1)), chat(text="Hello"), chat(clip(2)), chat(picture(3), text="Which way is it moving?")]
+
+
+def logits(model: torch.nn.Module, inputs: dict) -> torch.Tensor:
+    with torch.no_grad():
+        return model(**inputs).logits
+
+
+def greedy(model: TheWorldForConditionalGeneration, inputs: dict, **kwargs: object) -> torch.Tensor:
+    return model.generate(**inputs, do_sample=False, **{"max_new_tokens": 6, **kwargs})[
+        :, inputs["input_ids"].shape[1] :
+    ]
+
+
+def test_gemmas_weights_are_all_there(pair: Pair, folders: tuple[Path, Path]) -> None:
+    stock = Gemma3ForConditionalGeneration.from_pretrained(folders[0]).state_dict()
+    ours = pair[0].state_dict()
+    assert all(torch.equal(ours[key], value) for key, value in stock.items())
+    assert {key.split(".")[1] for key in set(ours) - set(stock)} == {"world_encoder", "world_projector"}
+
+
+@pytest.mark.parametrize("world", [{}, {"world_fusion": "none"}])
+def test_world_off_is_the_base_vlm(build: Callable[..., Pair], folders: tuple[Path, Path], world: dict) -> None:
+    model, processor = build(**world)
+    stock = Gemma3ForConditionalGeneration.from_pretrained(folders[0])
+    for chats in ([CHATS[1]], [CHATS[0]], CHATS):
+        inputs = encode(processor, chats, world="off")
+        assert "pixel_values_world" not in inputs
+        assert torch.equal(logits(model, inputs), logits(stock, inputs))
+        assert torch.equal(greedy(model, inputs), greedy(stock, inputs))
+
+
+def test_world_on_changes_the_answer_distribution_and_depends_on_the_clip(pair: Pair) -> None:
+    model, processor = pair
+    frames = clip(1)
+    on = logits(model, encode(processor, chat(frames)))[:, -1]
+    off = logits(model, encode(processor, chat(frames), world="off"))[:, -1]
+    backwards = logits(model, encode(processor, chat([*frames[-2::-1], frames[-1]])))[:, -1]
+    assert (on - off).abs().max() > 0.01
+    assert (on - backwards).abs().max() > 0.01  # same last frame, other motion
+
+
+def test_batch_is_single(pair: Pair) -> None:
+    model, processor = pair
+    batch = encode(processor, CHATS)
+    together, answers = logits(model, batch), greedy(model, batch)
+    for row, messages in enumerate(CHATS):
+        single = encode(processor, messages)
+        alone = logits(model, single)[0]
+        torch.testing.assert_close(together[row, -alone.shape[0] :], alone, rtol=0, atol=1e-4)
+        answer = greedy(model, single)[0]
+        assert answers[row, : len(answer)].tolist() == answer.tolist()
+
+
+def test_cached_is_uncached_and_the_encoder_runs_once(build: Callable[..., Pair]) -> None:
+    model, processor = build()
+    calls = []
+    model.model.world_encoder.register_forward_hook(lambda *_: calls.append(1))
+    inputs = encode(processor, chat(clip(1)))
+    cached = greedy(model, inputs)
+    assert len(calls) == 1
+    assert torch.equal(cached, greedy(model, inputs, use_cache=False))
+
+
+def test_features_are_pixels(pair: Pair) -> None:
+    model, processor = pair
+    inputs = encode(processor, CHATS)
+    pixels = inputs["pixel_values_world"]
+    features = model.get_world_features(pixel_values_world=pixels).last_hidden_state
+    rest = {key: value for key, value in inputs.items() if key != "pixel_values_world"}
+    assert [tuple(item.shape) for item in features] == [(1, 6, 6, 16), (3, 6, 6, 16), (3, 6, 6, 16), (1, 6, 6, 16)]
+    assert torch.equal(logits(model, {**rest, "world_features": features}), logits(model, inputs))
+
+
+def test_saved_is_loaded(pair: Pair, tmp_path: Path) -> None:
+    model, processor = pair
+    inputs = encode(processor, CHATS)
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForImageTextToText.from_pretrained(tmp_path)
+    assert isinstance(loaded, TheWorldForConditionalGeneration)
+    assert torch.equal(logits(loaded, inputs), logits(model, inputs))
+    assert not any(parameter.requires_grad for parameter in loaded.model.world_encoder.parameters())
+    assert isinstance(AutoModel.from_pretrained(tmp_path), TheWorldModel)
+
+
+@pytest.mark.parametrize("kwargs", [{"num_beams": 3}, {"num_beams": 3, "num_return_sequences": 2}])
+def test_beams_see_their_own_rows_world(pair: Pair, kwargs: dict) -> None:
+    model, processor = pair
+    chats = [CHATS[0], CHATS[1], CHATS[2]]
+    together = greedy(model, encode(processor, chats), **kwargs)
+    returned = kwargs.get("num_return_sequences", 1)
+    for row, messages in enumerate(chats):
+        alone = greedy(model, encode(processor, messages), **kwargs)
+        ours = together[row * returned : (row + 1) * returned, : alone.shape[1]]
+        assert torch.equal(ours, alone)
+
+
+def test_generation_stops_at_end_of_turn(pair: Pair) -> None:
+    model, processor = pair
+    end = processor.tokenizer.convert_tokens_to_ids("<end_of_turn>")
+    assert set(model.generation_config.eos_token_id) == {processor.tokenizer.eos_token_id, end}
+
+
+def test_a_loss_on_the_answer_reaches_the_projector_and_no_frozen_encoder(build: Callable[..., Pair]) -> None:
+    model, processor = build()
+    inputs = encode(processor, chat(clip(1)))
+    labels = torch.full_like(inputs["input_ids"], -100)
+    labels[:, -1] = 7
+    model(**inputs, labels=labels).loss.backward()
+    projector = model.model.world_projector
+    for name, parameter in projector.named_parameters():
+        assert parameter.grad is not None, name
+        if name != "frame_embedding":
+            assert parameter.grad.abs().max() > 0, name
+    assert all(parameter.grad is None for parameter in model.model.world_encoder.parameters())
+
+
+def test_world_tokens_start_at_the_scale_of_token_embeddings(pair: Pair) -> None:
+    model, processor = pair
+    inputs = encode(processor, chat(picture(0)))
+    tokens = model.get_world_features(inputs["pixel_values_world"]).pooler_output[0]
+    embeddings = model.get_input_embeddings()(torch.arange(model.config.text_config.vocab_size))
+    ratio = tokens.pow(2).mean().sqrt() / embeddings.pow(2).mean().sqrt()
+    assert 0.8 < ratio < 1.25
+
+
+@pytest.mark.parametrize("override", [{"world_projector": "linear"}, {"world_patch": 1}, {"world_tokens_per_item": 16}])
+def test_projector_settings_work(build: Callable[..., Pair], override: dict) -> None:
+    model, processor = build(**override)
+    inputs = encode(processor, CHATS)
+    assert logits(model, inputs).isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_dtype_reaches_every_part(build: Callable[..., Pair], dtype: torch.dtype) -> None:
+    model, processor = build(dtype=dtype)
+    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+    assert logits(model, encode(processor, chat(clip(1)))).isfinite().all()
+
+
+def test_both_world_inputs_at_once_are_refused(pair: Pair) -> None:
+    model, processor = pair
+    inputs = encode(processor, chat(clip(1)))
+    features = model.get_world_features(inputs["pixel_values_world"]).last_hidden_state
+    with pytest.raises(ValueError, match="exactly one of pixel_values_world and world_features"):
+        model(**inputs, world_features=features)
+
+
+def test_world_input_for_a_model_without_a_world_branch_is_refused(build: Callable[..., Pair], pair: Pair) -> None:
+    inputs = encode(pair[1], chat(clip(1)))
+    with pytest.raises(ValueError, match="world_fusion='none'"):
+        build(world_fusion="none")[0](**inputs)
+
+
+def test_an_unknown_override_names_the_nearest(folders: tuple[Path, Path]) -> None:
+    with pytest.raises(ValueError, match=r"no field 'world_tokens'\. Did you mean world_token"):
+        assemble(*folders, **{**TINY_WORLD, "world_tokens": 36})
+
+
+def test_a_folder_that_is_no_checkpoint(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    with pytest.raises(CheckpointError, match="is a folder without a model, not a Gemma 3 VLM"):
+        assemble(tmp_path, folders[1])
+    with pytest.raises(CheckpointError, match="is no checkpoint here"):
+        assemble(tmp_path / "nowhere", folders[1])
+    TheWorldConfig().save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="is a theworld, not a Gemma 3 VLM"):
+        assemble(tmp_path, folders[1])
+
+
+def test_a_vlm_with_a_missing_weight_is_refused(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    import json
+    import shutil
+
+    vlm = shutil.copytree(folders[0], tmp_path / "vlm")
+    index = vlm / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    from safetensors.torch import load_file, save_file
+
+    name, file = next((key, file) for key, file in content["weight_map"].items() if "embed_tokens" in key)
+    tensors = load_file(vlm / file)
+    tensors.pop(name)
+    save_file(tensors, vlm / file, metadata={"format": "pt"})
+    del content["weight_map"][name]
+    index.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="weights are missing"):
+        assemble(vlm, folders[1], **TINY_WORLD)
