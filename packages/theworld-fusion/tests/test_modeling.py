@@ -14,6 +14,8 @@ from theworld_fusion import (
     TheWorldModel,
     TheWorldProcessor,
     assemble,
+    load_model,
+    load_processor,
 )
 from theworld_fusion.testing import TINY_WORLD, chat, encode
 from theworld_fusion.testing import random_clip as clip
@@ -181,12 +183,12 @@ def test_an_unknown_override_names_the_nearest(folders: tuple[Path, Path]) -> No
 
 
 def test_a_folder_that_is_no_checkpoint(tmp_path: Path, folders: tuple[Path, Path]) -> None:
-    with pytest.raises(CheckpointError, match="is a folder without a model, not a Gemma 3 VLM"):
+    with pytest.raises(CheckpointError, match="is no checkpoint, not of type gemma3"):
         assemble(tmp_path, folders[1])
     with pytest.raises(CheckpointError, match="is no checkpoint here"):
         assemble(tmp_path / "nowhere", folders[1])
     TheWorldConfig().save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match="is a theworld, not a Gemma 3 VLM"):
+    with pytest.raises(CheckpointError, match="of type theworld, not of type gemma3"):
         assemble(tmp_path, folders[1])
 
 
@@ -207,3 +209,18 @@ def test_a_vlm_with_a_missing_weight_is_refused(tmp_path: Path, folders: tuple[P
     index.write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match="weights are missing"):
         assemble(vlm, folders[1], **TINY_WORLD)
+
+
+def test_load_model_and_load_processor(pair: Pair, tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    model, processor = pair
+    with pytest.raises(CheckpointError, match="of type gemma3, not of type theworld"):
+        load_model(folders[0])
+    model.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="has no readable processor"):
+        load_processor(tmp_path)
+    processor.save_pretrained(tmp_path)
+    inputs = encode(load_processor(tmp_path), CHATS)
+    assert torch.equal(logits(load_model(tmp_path), inputs), logits(model, encode(processor, CHATS)))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="has no readable weights"):
+        load_model(tmp_path)

@@ -37,7 +37,7 @@ def test_the_sequence_of_one_picture(pair: Pair) -> None:
     head = [layout.bos, *world_span(36, layout)]
     assert ids[: len(head)] == head
     assert ids.count(layout.bos) == 1
-    assert ids.count(layout.image_soft_token) == 9
+    assert ids.count(layout.image_soft_token) == 16
     assert ids.index(layout.image_soft_token) > ids.index(layout.end_of_world)
 
 
@@ -170,7 +170,7 @@ def test_saved_and_loaded(pair: Pair, tmp_path: Path) -> None:
         (lambda: [picture(0), picture(1)], "<start_of_image>", r"have 1 <start_of_image> placeholders .* for 2 items"),
         (lambda: clip(0), "<start_of_image>", "a clip is one item, a list of frames"),
         (lambda: [[]], "<start_of_image>", "has no frames"),
-        (lambda: [clip(0, 62)], "<start_of_image>", "62 frames makes 17 latent frames; .* 16. Give at most 61"),
+        (lambda: [clip(0, 62)], "<start_of_image>", "a clip makes 17 latent frames; .* is 16. Give at most 61 frames"),
         (lambda: ["no.png"], "<start_of_image>", "no.png"),
     ],
 )
@@ -197,3 +197,16 @@ def test_world_takes_on_and_off_only(pair: Pair) -> None:
 def test_a_missing_video_file(pair: Pair) -> None:
     with pytest.raises(MediaError, match=r"nowhere\.mp4"):
         encode(pair[1], [{"role": "user", "content": [{"type": "video", "video": "nowhere.mp4"}]}])
+
+
+def test_precomputed_features_take_the_place_of_pixels(pair: Pair) -> None:
+    model, processor = pair
+    chats = [chat(picture(0), clip(1)), chat(text="Hello")]
+    live = encode(processor, chats)
+    features = model.get_world_features(live["pixel_values_world"]).last_hidden_state
+    cached = encode(processor, chats, world_features=features)
+    assert torch.equal(cached["input_ids"], live["input_ids"])
+    assert "pixel_values_world" not in cached
+    assert all(one is other for one, other in zip(cached["world_features"], features, strict=True))
+    with pytest.raises(ValueError, match="there are 1 world features for 2 items"):
+        encode(processor, chats, world_features=features[:1])

@@ -9,14 +9,14 @@ from theworld_encoders.encoder import Encoder
 TINY_FRAME_SIZE = 48
 """Pixels: six latents along each side."""
 
-TINY_WAN_VAE = {"base_dim": 8, "dim_mult": [1, 2, 2, 2], "num_res_blocks": 1, "z_dim": 16}
+TINY_WAN_VAE = {"base_dim": 6, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 1, "z_dim": 16}
 """``AutoencoderKLWan`` settings: published strides, channels and latent statistics, toy widths."""
 
 
 def make_tiny_cosmos_folder(folder: str | Path, *, seed: int = 0) -> Path:
     """Write a Cosmos-Predict2 folder: ``vae/config.json`` and ``vae/diffusion_pytorch_model.safetensors``.
 
-    Weights are random, drawn with ``seed``; the global random state is left as it was. As in the published
+    Weights are random, drawn with ``seed``, and smooth; the global random state is left as it was. As in the published
     configuration, the latent means and deviations are those of this VAE's own latents: features have unit scale.
     """
     from diffusers import AutoencoderKLWan
@@ -24,11 +24,36 @@ def make_tiny_cosmos_folder(folder: str | Path, *, seed: int = 0) -> Path:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         vae = AutoencoderKLWan(**TINY_WAN_VAE)
+        _smooth(vae.encoder)
         latents = vae.encode(_moving_blocks(num_clips=16), return_dict=False)[0].mode()
     deviations, means = torch.std_mean(latents, dim=(0, 2, 3, 4))
     vae.register_to_config(latents_mean=means.tolist(), latents_std=deviations.tolist())
     vae.save_pretrained(Path(folder) / "vae")
     return Path(folder)
+
+
+def _smooth(encoder: torch.nn.Module, blur: float = 1.2, branch: float = 0.2) -> None:
+    """Redraw all convolutions as random mixes of blurred and delayed channels, with weak residual branches.
+
+    Independent weights would scramble small pictures; like a trained encoder, these take near clips to near latents.
+    """
+    for name, module in encoder.named_modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Conv3d):
+            outputs, inputs, *taps = module.weight.shape
+            time, height, width = taps if len(taps) == 3 else (1, *taps)
+            rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+            centres = (
+                torch.rand(2, outputs, inputs, 1, 1) * torch.tensor([height - 1, width - 1])[:, None, None, None, None]
+            )
+            blurs = torch.softmax(
+                (-((rows - centres[0]) ** 2 + (columns - centres[1]) ** 2) / (2 * blur**2)).flatten(-2), dim=-1
+            )
+            delays = torch.nn.functional.one_hot(torch.randint(time, (outputs,)), time)
+            mix = torch.randn(outputs, inputs) / inputs**0.5
+            weight = mix[:, :, None, None] * delays[:, None, :, None] * blurs[:, :, None]
+            scale = branch if name.endswith(("conv2", "attentions.0.proj")) else 1.0
+            module.weight.copy_(scale * weight.reshape(module.weight.shape))
+            torch.nn.init.zeros_(module.bias)
 
 
 def _moving_blocks(num_clips: int, num_frames: int = 5) -> torch.Tensor:

@@ -3,6 +3,8 @@
 from importlib.metadata import version
 
 from theworld_fusion.assemble import assemble as assemble
+from theworld_fusion.checkpoint import load_model as load_model
+from theworld_fusion.checkpoint import load_processor as load_processor
 from theworld_fusion.configuration_theworld import TheWorldConfig as TheWorldConfig
 from theworld_fusion.configuration_theworld import WorldEncoderConfig as WorldEncoderConfig
 from theworld_fusion.errors import CheckpointError as CheckpointError

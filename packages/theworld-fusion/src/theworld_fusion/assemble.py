@@ -14,6 +14,7 @@ import torch
 from transformers import Gemma3Config, Gemma3Processor
 
 from theworld_encoders import Encoder, load_encoder
+from theworld_fusion.checkpoint import check_loading, read_config
 from theworld_fusion.configuration_theworld import TheWorldConfig, WorldEncoderConfig
 from theworld_fusion.errors import CheckpointError
 from theworld_fusion.modeling_theworld import TheWorldForConditionalGeneration
@@ -78,7 +79,7 @@ def assemble(
         model, info = TheWorldForConditionalGeneration.from_pretrained(
             vlm, config=config, revision=revision, dtype=dtype, device_map=device_map, output_loading_info=True
         )
-    _check_loading(vlm, info)
+    check_loading(vlm, info, new=_WORLD_MODULES)
     if config.world_fusion != "none":
         _fill_world(model, world_encoder)
     return model, TheWorldProcessor.from_config(config, processor, num_frames=num_frames)
@@ -90,20 +91,8 @@ def load_vlm(vlm: str | Path, revision: str | None = None) -> tuple[Gemma3Config
     Raises:
         CheckpointError: there is no such checkpoint, or it is of another kind.
     """
-    try:
-        raw, _ = Gemma3Config.get_config_dict(vlm, revision=revision)
-        if raw.get("model_type") != "gemma3":
-            raise CheckpointError(
-                f"{vlm} is a {raw.get('model_type') or 'folder without a model'}, not a Gemma 3 VLM. "
-                "Give a multimodal Gemma 3 checkpoint, e.g. google/gemma-3-4b-it."
-            )
-        processor = Gemma3Processor.from_pretrained(vlm, revision=revision, backend="pil")
-    except OSError as error:
-        raise CheckpointError(
-            f"{vlm} is no checkpoint here and the hub did not give it ({str(error).splitlines()[0]}). "
-            "Check the path or name, the network, and for a gated repository your token and its terms."
-        ) from error
-    return Gemma3Config.from_dict(raw), processor
+    config = read_config(vlm, "gemma3", "Give a multimodal Gemma 3 checkpoint, e.g. google/gemma-3-4b-it.", revision)
+    return Gemma3Config.from_dict(config), Gemma3Processor.from_pretrained(vlm, revision=revision, backend="pil")
 
 
 def _check_overrides(overrides: dict[str, Any]) -> None:
@@ -128,15 +117,6 @@ def _no_load_report() -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(is_no_report)
-
-
-def _check_loading(vlm: str | Path, info: dict[str, Any]) -> None:
-    missing = sorted(key for key in info["missing_keys"] if not key.startswith(_WORLD_MODULES))
-    problems = {"missing": missing, "unexpected": sorted(info["unexpected_keys"])}
-    problems["of another shape"] = sorted(str(key) for key in info["mismatched_keys"])
-    for kind, keys in problems.items():
-        if keys:
-            raise CheckpointError(f"{vlm}: {len(keys)} weights are {kind}, e.g. {keys[0]}. Fetch the checkpoint again.")
 
 
 @torch.no_grad()

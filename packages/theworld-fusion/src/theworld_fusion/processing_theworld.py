@@ -92,6 +92,7 @@ class TheWorldProcessor(Gemma3Processor):
         images: Any = None,
         text: TextInput | PreTokenizedInput | list[TextInput] | list[PreTokenizedInput] | None = None,
         world: Literal["on", "off"] = "on",
+        world_features: Sequence[torch.Tensor] | None = None,
         **kwargs: Unpack[ProcessingKwargs],
     ) -> BatchFeature:
         """Text and items to model inputs.
@@ -101,32 +102,42 @@ class TheWorldProcessor(Gemma3Processor):
                 array or tensor, path or URL) or a list of frames.
             text: one prompt or several, with one ``<start_of_image>`` for each item.
             world: ``off`` leaves the world branch out of this call: exactly the base VLM's inputs.
+            world_features: the encoder's output ``[t', r, s, c]`` for each item, where it was computed before; then no
+                world pixels are made.
 
         Returns:
             ``input_ids``, ``attention_mask``, ``token_type_ids`` (1 where attention is bidirectional), ``pixel_values``
-            ``[images, 3, H, W]`` and ``pixel_values_world``: ``[m, t, 3, h, w]``, or a list where lengths differ.
+            ``[images, 3, H, W]`` and ``pixel_values_world``: ``[m, t, 3, h, w]``, or a list where lengths differ (or
+            ``world_features``, as given).
 
         Raises:
-            ValueError: items and placeholders do not match, an item has too many frames, or truncation cut a span.
+            ValueError: items, placeholders and features do not match, an item has too many frames, or truncation cut a
+                span.
         """
         if world not in ("on", "off"):
             raise ValueError(f"world is {world!r}. Use 'on' or 'off'.")
         texts = [text] if isinstance(text, str) else text
         rows = None if images is None else [[_load(item) for item in row] for row in self._rows(images, texts)]
-        clips = [item for row in rows or () for item in row]
+        items = [item for row in rows or () for item in row]
+        spans = None
+        if items and world == "on":
+            latent = iter(self._latent_frames(items, world_features))
+            spans = [[self._world_span(next(latent)) for _ in row] for row in rows or ()]
         last_frames = None if rows is None else [[_last_frame(item) for item in row] for row in rows]
-        spans = [[self._world_span(item) for item in row] for row in rows] if rows and world == "on" else None
         # The spans reach the two hooks below through this attribute: transformers passes nothing else down to them.
         self._spans = spans
         try:
             inputs = super().__call__(images=last_frames, text=text, **kwargs)
         finally:
             self._spans = None
-        if spans is not None and clips:
+        if spans is not None:
             self._check_world_spans(inputs, spans)
-            pixels = [preprocess(item, self.world_spec) for item in clips]
-            same = len({len(item) for item in pixels}) == 1
-            inputs["pixel_values_world"] = torch.stack(pixels) if same else pixels
+            if world_features is not None:
+                inputs["world_features"] = list(world_features)
+            else:
+                pixels = [preprocess(item, self.world_spec) for item in items]
+                same = len({len(item) for item in pixels}) == 1
+                inputs["pixel_values_world"] = torch.stack(pixels) if same else pixels
         return inputs
 
     def _rows(self, images: Any, texts: Sequence[Any] | None) -> list[list[Item]]:
@@ -149,18 +160,27 @@ class TheWorldProcessor(Gemma3Processor):
         items = iter(images)
         return [[next(items) for _ in range(count)] for count in counts]
 
-    def _world_span(self, item: Item) -> str:
-        frames = len(item) if is_clip(item) else 1
-        if frames < 1:
-            raise ValueError("a clip has no frames. Give at least one.")
-        latent = self.world_spec.feature_frames(frames)
-        if latent > self.max_world_frames:
+    def _latent_frames(self, items: list[Item], features: Sequence[torch.Tensor] | None) -> list[int]:
+        """Latent frames of every item, counted from its features or else from its frames."""
+        if features is None:
+            frames = [len(item) if is_clip(item) else 1 for item in items]
+            if 0 in frames:
+                raise ValueError(f"item {frames.index(0)}, a clip, has no frames. Give at least one.")
+            return [self.world_spec.feature_frames(count) for count in frames]
+        if len(features) != len(items):
+            raise ValueError(
+                f"there are {len(features)} world features for {len(items)} items. Give one for each item."
+            )
+        return [len(item) for item in features]
+
+    def _world_span(self, latent_frames: int) -> str:
+        if latent_frames > self.max_world_frames:
             most = 1 + (self.max_world_frames - 1) * self.world_spec.temporal_stride
             raise ValueError(
-                f"a clip of {frames} frames makes {latent} latent frames; max_world_frames is "
-                f"{self.max_world_frames}. Give at most {most} frames."
+                f"a clip makes {latent_frames} latent frames; max_world_frames is {self.max_world_frames}. "
+                f"Give at most {most} frames."
             )
-        return world_text(num_slots(self.world_tokens_per_item, latent))
+        return world_text(num_slots(self.world_tokens_per_item, latent_frames))
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
         """Gemma 3's image block; with ``beside_image``, its world span stands before it."""

@@ -20,7 +20,7 @@ class WorldProjector(nn.Module):
 
     def __init__(self, config: TheWorldConfig, feature_width: int) -> None:
         super().__init__()
-        width, text = feature_width * config.world_patch**2, config.get_text_config()
+        width, text = 2 * feature_width * config.world_patch**2, config.get_text_config()
         self.budget, self.patch = config.world_tokens_per_item, config.world_patch
         self.initial_scale = text.initializer_range * sqrt(text.hidden_size)
         if config.world_projector == "linear":
@@ -30,7 +30,10 @@ class WorldProjector(nn.Module):
             self.layers = nn.Sequential(
                 nn.LayerNorm(width), hidden, nn.GELU(), nn.Linear(text.hidden_size, text.hidden_size)
             )
+        finest = grid_side(config.world_tokens_per_item, 1)
         self.frame_embedding = nn.Parameter(torch.zeros(config.max_world_frames, text.hidden_size))
+        self.row_embedding = nn.Parameter(torch.zeros(finest, text.hidden_size))
+        self.column_embedding = nn.Parameter(torch.zeros(finest, text.hidden_size))
         # Not called ..RMSNorm: Gemma 3's initialisation would zero its weight. The weight is the learned scale.
         self.norm = nn.RMSNorm(text.hidden_size, eps=text.rms_norm_eps)
         self.boundaries = nn.Parameter(torch.zeros(2, text.hidden_size))
@@ -44,7 +47,8 @@ class WorldProjector(nn.Module):
             elif isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
-        nn.init.normal_(self.frame_embedding, std=0.1)
+        for embedding in (self.frame_embedding, self.row_embedding, self.column_embedding):
+            nn.init.normal_(embedding, std=0.5)
         self.match_scale(self.initial_scale)
 
     @torch.no_grad()
@@ -64,9 +68,23 @@ class WorldProjector(nn.Module):
                 "Give shorter clips, or raise max_world_frames."
             )
         side = grid_side(self.budget, frames) * self.patch
-        images = rearrange(features, "m t r s c -> (m t) c r s")
+        # What changed since the frame before, at the same place: motion is then in a token, not only between tokens.
+        change = torch.cat([torch.zeros_like(features[:, :1]), features.diff(dim=1)], dim=1)
+        images = rearrange([features, change], "two m t r s c -> (m t) (two c) r s")
         if images.shape[-2:] != (side, side):
             images = nn.functional.adaptive_avg_pool2d(images, side)
         cells = rearrange(images, "(m t) c (g p) (f q) -> m t (g f) (p q c)", m=items, p=self.patch, q=self.patch)
-        tokens = self.layers(cells) + self.frame_embedding[:frames, None]
+        where = self._rows_and_columns(side // self.patch)
+        tokens = self.layers(cells) + self.frame_embedding[:frames, None] + where
         return self.norm(rearrange(tokens, "m t n d -> m (t n) d"))
+
+    def _rows_and_columns(self, side: int) -> Float[Tensor, "n d"]:
+        """Where each cell of a ``side`` x ``side`` grid is; a coarse cell has the mean of the fine ones it covers.
+
+        The language model's rotary positions tell tokens apart but are in no value it could compute with.
+        """
+        rows, columns = (
+            nn.functional.adaptive_avg_pool1d(embedding.T, side).T
+            for embedding in (self.row_embedding, self.column_embedding)
+        )
+        return rearrange(rows[:, None] + columns[None], "r s d -> (r s) d")

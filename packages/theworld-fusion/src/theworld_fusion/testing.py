@@ -16,10 +16,15 @@ from theworld_fusion.processing_theworld import TheWorldProcessor
 from theworld_fusion.tiny_tokenizer import CHAT_TEMPLATE, make_tiny_tokenizer
 from theworld_tokens import TokenLayout
 
-IMAGE_SIZE, PATCH_SIZE, IMAGE_TOKENS = 48, 8, 9
-"""Of the toy SigLIP tower: 6 x 6 patches, pooled to 3 x 3 image tokens."""
+IMAGE_SIZE, PATCH_SIZE, IMAGE_TOKENS = 64, 8, 16
+"""Of the toy SigLIP tower: 8 x 8 patches, pooled to 4 x 4 image tokens."""
 
-TINY_WORLD = {"frame_size": TINY_FRAME_SIZE, "num_frames": 9, "world_tokens_per_item": 36, "world_patch": 2}
+TINY_WORLD: dict[str, Any] = {
+    "frame_size": TINY_FRAME_SIZE,
+    "num_frames": 9,
+    "world_tokens_per_item": 36,
+    "world_patch": 2,
+}
 """``assemble`` settings for the toy pair: a picture has 6 x 6 slots, nine frames (three latent ones) 3 x 3 each."""
 
 

@@ -44,10 +44,15 @@ _SENTENCES = (
     "What happens next? The ball rolls on and falls off the table.",
     "What do you see? A building with a roof, a flower, a bicycle, people in the street, a cat and a cup of coffee.",
     "You are a helpful assistant. Describe this picture, please. Look at the video and answer in one word.",
-    "user model system assistant",
 )
 
-_NUM_PIECES = 220
+_FIRST_WORDS = (
+    *("user", "model", "system", "left", "right", "up", "down", "top left", "bottom right", "yes", "no", "one", "two"),
+    *("three", "red", "green", "blue", "yellow", "circle", "square", "triangle"),
+)
+"""What a turn begins with: these become pieces without the space before them."""
+
+_NUM_PIECES = 400
 """Word pieces that are learnt on top of the 256 bytes."""
 
 
@@ -76,9 +81,9 @@ def _train_pieces() -> tuple[list[str], list[tuple[str, str]]]:
     """Byte-pair pieces and merges; no merge crosses a word or a line, as Gemma's do not."""
     trainee = Tokenizer(BPE())
     trainee.normalizer = normalizers.Replace(" ", "▁")  # pyright: ignore[reportAttributeAccessIssue]
-    trainee.pre_tokenizer = pre_tokenizers.Split(Regex("▁?[^▁\n]+|\n"), behavior="isolated")  # pyright: ignore[reportAttributeAccessIssue]
+    trainee.pre_tokenizer = pre_tokenizers.Split(Regex(r"▁?\w+|[^\w▁]|▁"), behavior="isolated")  # pyright: ignore[reportAttributeAccessIssue]
     trainer = BpeTrainer(vocab_size=_NUM_PIECES, show_progress=False, initial_alphabet=["▁", "\n"])
-    trainee.train_from_iterator(_SENTENCES, trainer)
+    trainee.train_from_iterator((*_SENTENCES, *_FIRST_WORDS * 2), trainer)
     learnt = trainee.get_vocab()
     model = json.loads(trainee.to_str())["model"]
     merges = [tuple(merge) for merge in model["merges"]] + [("\n", "\n")]

@@ -1,0 +1,93 @@
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
+# transformers annotates from_pretrained otherwise than it is.
+"""Loading what ``save_pretrained`` wrote, with errors of one line; the Auto classes load the same."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import PreTrainedConfig
+
+from theworld_fusion.errors import CheckpointError
+from theworld_fusion.modeling_theworld import TheWorldForConditionalGeneration
+from theworld_fusion.processing_theworld import TheWorldProcessor
+
+_HINT = "Give a TheWorld checkpoint, or build one from two others with assemble(vlm, world)."
+
+
+def load_model(
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: torch.dtype | str | None = None,
+    device_map: Any = None,
+) -> TheWorldForConditionalGeneration:
+    """A whole model from a folder or hub id.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, it is of another kind, or some of its weights are not there.
+    """
+    read_config(source, "theworld", _HINT, revision)
+    try:
+        model, info = TheWorldForConditionalGeneration.from_pretrained(
+            source, revision=revision, dtype=dtype, device_map=device_map, output_loading_info=True
+        )
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{source} has no readable weights ({_first_line(error)}). Fetch it again.") from error
+    check_loading(source, info)
+    return model
+
+
+def load_processor(source: str | Path, *, revision: str | None = None) -> TheWorldProcessor:
+    """The processor of a checkpoint, with the PIL image processor, for reproducible pixels.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or it is of another kind.
+    """
+    read_config(source, "theworld", _HINT, revision)
+    try:
+        return TheWorldProcessor.from_pretrained(source, revision=revision, backend="pil")
+    except OSError as error:
+        raise CheckpointError(f"{source} has no readable processor ({_first_line(error)}). Fetch it again.") from error
+
+
+def read_config(source: str | Path, model_type: str, hint: str, revision: str | None = None) -> dict[str, Any]:
+    """The ``config.json`` of a folder or hub id, which has to be of ``model_type``.
+
+    Raises:
+        CheckpointError: it is not there, or of another type; the message ends with ``hint``.
+    """
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(source, revision=revision)
+    except OSError as error:
+        raise CheckpointError(
+            f"{source} is no checkpoint here and the hub did not give it ({_first_line(error)}). "
+            "Check the path or name, the network, and for a gated repository your token and its terms."
+        ) from error
+    if config.get("model_type") != model_type:
+        found = f"a checkpoint of type {config['model_type']}" if config.get("model_type") else "no checkpoint"
+        raise CheckpointError(f"{source} is {found}, not of type {model_type}. {hint}")
+    return config
+
+
+def check_loading(source: str | Path, info: dict[str, Any], new: tuple[str, ...] = ()) -> None:
+    """Refuse a model in which any weight was not loaded, save those whose names start with one of ``new``.
+
+    Raises:
+        CheckpointError: weights are missing, unexpected or of another shape; the message names the first.
+    """
+    problems = {
+        "missing": [key for key in info["missing_keys"] if not key.startswith(new)],
+        "unexpected": list(info["unexpected_keys"]),
+        "of another shape": [str(key) for key in info["mismatched_keys"]],
+    }
+    for kind, keys in problems.items():
+        if keys:
+            raise CheckpointError(
+                f"{source}: {len(keys)} weights are {kind}, e.g. {min(keys)}. Fetch the checkpoint again."
+            )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
