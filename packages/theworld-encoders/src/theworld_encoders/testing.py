@@ -53,7 +53,7 @@ def _smooth(encoder: torch.nn.Module, blur: float = 1.2, branch: float = 0.2) ->
             weight = mix[:, :, None, None] * delays[:, None, :, None] * blurs[:, :, None]
             scale = branch if name.endswith(("conv2", "attentions.0.proj")) else 1.0
             module.weight.copy_(scale * weight.reshape(module.weight.shape))
-            torch.nn.init.zeros_(module.bias)
+            torch.nn.init.zeros_(module.bias)  # pyright: ignore[reportArgumentType]
 
 
 def _moving_blocks(num_clips: int, num_frames: int = 5) -> torch.Tensor:

@@ -1,0 +1,110 @@
+"""Examples to a batch. Only the assistant's answers and their end-of-turn carry loss; the chat template says where."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from theworld_fusion import TheWorldProcessor
+from theworld_tokens import IGNORE_INDEX
+from theworld_train.data.example import Example
+
+Span = tuple[int, int]
+"""First character and the one after the last."""
+
+
+class Collator:
+    """Conversations to padded ``input_ids``, ``labels`` and pixels, with the world branch on or off."""
+
+    def __init__(self, processor: TheWorldProcessor, *, world: Literal["on", "off"] = "on") -> None:
+        self.processor = processor
+        self.world: Literal["on", "off"] = world
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """A batch that the model's forward takes as it is, padded on the right.
+
+        Raises:
+            ValueError: an example has no answer, or the template does not render a conversation turn by turn.
+        """
+        chats = [self.processor.load_media(example.messages) for example in examples]
+        apply: Any = self.processor.apply_chat_template  # annotated upstream as giving text only
+        inputs = apply(
+            chats,
+            tokenize=True,
+            return_dict=True,
+            processor_kwargs={
+                "world": self.world,
+                "world_features": self._cached_features(examples),
+                "padding": True,
+                "padding_side": "right",
+                "return_offsets_mapping": True,
+                "return_text_replacement_offsets": True,
+                "return_tensors": "pt",
+            },
+        )
+        offsets = np.asarray(inputs.pop("offset_mapping"))  # [b, l, 2]: characters of the expanded text
+        replacements = inputs.pop("text_replacement_offsets")
+        answers = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
+        for row, chat in enumerate(chats):
+            for span in answer_spans(self.processor, chat):
+                answers[row] |= _tokens_in(_expand(span, replacements[row]), offsets[row])
+        inputs["labels"] = inputs["input_ids"].masked_fill(~answers, IGNORE_INDEX)
+        return dict(inputs)
+
+    def _cached_features(self, examples: Sequence[Example]) -> list[torch.Tensor] | None:
+        cached = [example.world_features for example in examples]
+        if self.world == "off" or all(features is None for features in cached):
+            return None
+        if any(features is None for features in cached):
+            raise ValueError("some examples of a batch have world_features and some do not. Encode all or none.")
+        return [item for features in cached for item in features or ()]
+
+
+def answer_spans(processor: TheWorldProcessor, messages: Sequence[dict[str, Any]]) -> list[Span]:
+    """Where the assistant's answers stand in the rendered chat, each with its end-of-turn marker.
+
+    Raises:
+        ValueError: there is no answer, or the template rewrites earlier turns when one is added.
+    """
+
+    def render(turns: Sequence[dict[str, Any]], prompt: bool = False) -> str:
+        return processor.apply_chat_template(turns, add_generation_prompt=prompt)  # pyright: ignore[reportArgumentType]
+
+    whole, spans = render(messages), []
+    for turn, message in enumerate(messages):
+        if message["role"] == "assistant":
+            before, through = render(messages[:turn], prompt=True), render(messages[: turn + 1]).rstrip()
+            if not (whole.startswith(through) and through.startswith(before)):
+                raise ValueError(
+                    f"the chat template does not keep turn {turn} as it was when more follows, so its answer cannot "
+                    "be found. Use a template that renders turn by turn."
+                )
+            spans.append((len(before), len(through)))
+    if not spans:
+        raise ValueError("a conversation has no assistant turn to learn from. Add the answer.")
+    return spans
+
+
+def _expand(span: Span, replacements: Sequence[dict[str, Any]]) -> Span:
+    """The span's place after placeholders before it grew; answers hold none themselves."""
+    grown = sum(
+        (entry["new_span"][1] - entry["new_span"][0]) - (entry["span"][1] - entry["span"][0])
+        for entry in replacements
+        if entry["span"][1] <= span[0]
+    )
+    return span[0] + grown, span[1] + grown
+
+
+def _tokens_in(span: Span, offsets: np.ndarray) -> torch.Tensor:
+    """Mask of the tokens inside ``span``; padding has empty offsets and is never inside.
+
+    Raises:
+        ValueError: a token reaches over the span's edge.
+    """
+    starts, ends = offsets[:, 0], offsets[:, 1]
+    touching = (starts < span[1]) & (ends > span[0])
+    inside = touching & (starts >= span[0]) & (ends <= span[1])
+    if (touching != inside).any():
+        raise ValueError("a token joins the prompt and the answer. Strip white space from the answer's ends.")
+    return torch.from_numpy(inside)

@@ -1,0 +1,1 @@
+"""Evaluation: what a model answers, controls that swap its world input, and intervals."""

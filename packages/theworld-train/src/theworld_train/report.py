@@ -1,0 +1,115 @@
+"""The demo's report: a table for the terminal, and one self-contained HTML page with the table, curves and clips."""
+
+import base64
+import io
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment
+from PIL import Image
+
+from theworld_train.demo import ARMS, Answered, DemoResult
+from theworld_train.microworld import FRAME_FAMILIES, MOTION_FAMILIES
+
+_CLIPS_PER_FAMILY = 2
+
+
+def rows(result: DemoResult) -> list[tuple[str, Callable[[Answered], bool]]]:
+    """The rows of the table: both kinds of question, and every family of each."""
+    overall: list[tuple[str, Callable[[Answered], bool]]] = [
+        ("motion", lambda one: one.motion),
+        *((f"  {family}", lambda one, family=family: one.family == family) for family in MOTION_FAMILIES),
+        ("single frame", lambda one: not one.motion),
+        *((f"  {family}", lambda one, family=family: one.family == family) for family in FRAME_FAMILIES),
+    ]
+    return overall
+
+
+def table(result: DemoResult) -> str:
+    """Accuracy in per cent with 95 % intervals, an arm a column, as text."""
+    lines = [f"{'questions':<15}{'n':>5}{'chance':>8}  " + "".join(f"{_title(arm):<19}" for arm in ARMS)]
+    for name, select in rows(result):
+        cells = {arm: result.score(arm, select) for arm in ARMS}
+        one = cells["on"]
+        lines.append(
+            f"{name:<15}{one.total:>5}{one.chance:>8.1%}  " + "".join(f"{_cell(cells[arm]):<19}" for arm in ARMS)
+        )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def write_report(result: DemoResult, path: Path) -> None:
+    """Write the page; it needs no other file and no network."""
+    template = files("theworld_train").joinpath("report.html.jinja").read_text(encoding="utf-8")
+    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
+    path.write_text(
+        page.render(
+            result=result,
+            arms=[_title(arm) for arm in ARMS],
+            rows=[_html_row(result, name, select) for name, select in rows(result)],
+            curves=_data_url(_curves(result)),
+            clips=_clips(result),
+        ),
+        encoding="utf-8",
+    )
+
+
+def _title(arm: str) -> str:
+    return f"world {arm}" if arm in ("on", "off") else arm
+
+
+def _cell(score: Any) -> str:
+    low, high = score.interval()
+    return f"{score.value:6.1%} [{low:.0%}, {high:.0%}]"
+
+
+def _html_row(result: DemoResult, name: str, select: Callable[[Answered], bool]) -> dict[str, Any]:
+    scores = [result.score(arm, select) for arm in ARMS]
+    return {"name": name.strip(), "part": name.startswith(" "), "chance": scores[0].chance, "scores": scores}
+
+
+def _curves(result: DemoResult) -> bytes:
+    """Loss over steps, one line for each trained arm, smoothed over 20 steps, as PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    axes = figure.subplots()
+    for arm, losses in result.losses.items():
+        smooth = [sum(losses[max(0, step - 19) : step + 1]) / min(step + 1, 20) for step in range(len(losses))]
+        axes.plot(range(1, len(smooth) + 1), smooth, label=_title(arm))
+    axes.set(xlabel="step", ylabel="loss on answer tokens (nats)", yscale="log")
+    axes.legend()
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)
+    return buffer.getvalue()
+
+
+def _clips(result: DemoResult) -> list[dict[str, Any]]:
+    """The first held-out clips of each family, as film strips, with every arm's answer."""
+    shown: list[dict[str, Any]] = []
+    counts: dict[str, int] = dict.fromkeys((*MOTION_FAMILIES, *FRAME_FAMILIES), 0)
+    for index, clip in enumerate(result.clips):
+        question = clip.questions[0]
+        if counts[question.family] < _CLIPS_PER_FAMILY:
+            counts[question.family] += 1
+            said = [one for one in result.answered if one.clip == index]
+            shown.append({"strip": _data_url(_strip(clip.frames)), "question": question, "answers": said})
+    return shown
+
+
+def _strip(frames: tuple[Image.Image, ...], side: int = 96, gap: int = 4) -> bytes:
+    """The frames of a clip side by side, as PNG; the last one, which is all that "off" sees, is set apart."""
+    width = len(frames) * (side + gap) + 3 * gap
+    strip = Image.new("RGB", (width, side), "white")
+    for index, frame in enumerate(frames):
+        extra = 3 * gap if index == len(frames) - 1 else 0
+        strip.paste(frame.resize((side, side), Image.Resampling.NEAREST), (index * (side + gap) + extra, 0))
+    buffer = io.BytesIO()
+    strip.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _data_url(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()

@@ -1,0 +1,39 @@
+"""One toy model for all tests that do not change its weights."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor, assemble
+from theworld_fusion.testing import TINY_WORLD, make_tiny_checkpoint
+
+Pair = tuple[TheWorldForConditionalGeneration, TheWorldProcessor]
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Pair]:
+    folders = make_tiny_checkpoint(tmp_path_factory.mktemp("tiny"))
+
+    def build() -> Pair:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return assemble(*folders, **TINY_WORLD)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def pair(build: Callable[[], Pair]) -> Pair:
+    """A shared model: not to be changed."""
+    return build()
+
+
+@pytest.fixture(scope="session")
+def checkpoint(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model, saved as a whole."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    for part in pair:
+        part.save_pretrained(folder)
+    return folder

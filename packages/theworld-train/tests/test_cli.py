@@ -1,0 +1,171 @@
+"""The command: answers on real files, and one clear line for each thing a user can get wrong."""
+
+import subprocess
+import sys
+import wave
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from theworld_fusion.testing import make_tiny_checkpoint, random_picture
+from theworld_train.cli import main
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def theworld(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Run the command in this process, as its entry point does."""
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["theworld", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main()
+        captured = capfd.readouterr()
+        return Result(int(stop.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+def film(path: Path, frames: int) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 64
+        for index in range(frames):
+            container.mux(
+                stream.encode(av.VideoFrame.from_ndarray(np.full((64, 64, 3), index, np.uint8), format="rgb24"))
+            )
+        container.mux(stream.encode(None))
+    return path
+
+
+def sound(path: Path) -> Path:
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(bytes(8000))
+    return path
+
+
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def cut(path: Path) -> Path:
+    return written(path, path.read_bytes()[:900])
+
+
+def photo(path: Path) -> Path:
+    random_picture(0, (200, 150)).save(path)
+    return path
+
+
+def test_a_picture(theworld: Callable[..., Result], checkpoint: Path, tmp_path: Path) -> None:
+    result = theworld(
+        "answer", "--model", checkpoint, "--image", photo(tmp_path / "a.jpg"), "What is it?", "--max-new-tokens", 5
+    )
+    assert result.code == 0, result.err
+    assert "Traceback" not in result.err
+
+
+def test_a_clip_says_which_frames_it_took(theworld: Callable[..., Result], checkpoint: Path, tmp_path: Path) -> None:
+    clip = film(tmp_path / "a.mp4", 33)
+    result = theworld("answer", "--model", checkpoint, "--video", clip, "What next?", "--max-new-tokens", 5)
+    assert result.code == 0, result.err
+    assert f"{clip}: 9 of 33 frames: 0, 4, 8, 12, 16, 20, 24, 28, 32 (at 0.00, 0.40," in result.err
+    off = theworld("answer", "--model", checkpoint, "--video", clip, "What next?", "--no-world", "--frames", 3)
+    assert off.code == 0, off.err
+    assert "3 of 33 frames: 0, 16, 32" in off.err
+    assert "only the last one is seen" in off.err
+
+
+def test_an_untrained_pair(theworld: Callable[..., Result], tmp_path: Path) -> None:
+    vlm, world = make_tiny_checkpoint(tmp_path)
+    arguments = [
+        "--vlm",
+        vlm,
+        "--world",
+        world,
+        "--image",
+        photo(tmp_path / "a.jpg"),
+        "What is it?",
+        "--max-new-tokens",
+        2,
+    ]
+    result = theworld("answer", *arguments)
+    assert result.code == 0, result.err
+    assert "untrained" in result.err
+    unknown = theworld("answer", *arguments, "--encoder", "cosmos")
+    assert unknown.code == 2
+    assert_one_line(unknown.err, "no encoder called 'cosmos'. Known encoders: ")
+
+
+MEDIA: dict[str, tuple[str, Callable[[Path], Path]]] = {
+    "a missing picture": ("--image", lambda folder: folder / "no.jpg"),
+    "a text file called .jpg": ("--image", lambda folder: written(folder / "a.jpg", b"hello")),
+    "a truncated JPEG": ("--image", lambda folder: cut(photo(folder / "a.jpg"))),
+    "a missing video": ("--video", lambda folder: folder / "no.mp4"),
+    "an empty video": ("--video", lambda folder: written(folder / "a.mp4", b"")),
+    "a one-frame video": ("--video", lambda folder: film(folder / "a.mp4", 1)),
+    "an audio-only file": ("--video", lambda folder: sound(folder / "a.wav")),
+    "a text file called .mp4": ("--video", lambda folder: written(folder / "a.mp4", b"hello" * 100)),
+}
+
+
+def assert_one_line(stderr: str, *parts: str) -> None:
+    assert len(stderr.strip().splitlines()) == 1, stderr
+    assert stderr.startswith("theworld: ")
+    for part in parts:
+        assert part in stderr
+
+
+@pytest.mark.parametrize("case", MEDIA)
+def test_bad_media(theworld: Callable[..., Result], checkpoint: Path, tmp_path: Path, case: str) -> None:
+    option, make = MEDIA[case]
+    path = make(tmp_path)
+    result = theworld("answer", "--model", checkpoint, option, path, "What is it?")
+    assert result.code == 2
+    assert_one_line(result.err, path.name)
+    assert not result.out
+
+
+def test_bad_arguments(theworld: Callable[..., Result], checkpoint: Path, tmp_path: Path) -> None:
+    picture = photo(tmp_path / "a.jpg")
+    cases = {
+        ("--model", checkpoint, "--image", picture, "  "): "the question is empty",
+        ("--model", checkpoint, "What?"): "nothing to look at",
+        ("--image", picture, "What?"): "give either --model",
+        ("--model", tmp_path, "--image", picture, "What?"): f"{tmp_path} is no checkpoint",
+        ("--model", tmp_path / "nowhere", "--image", picture, "What?"): "nowhere is no checkpoint",
+    }
+    for arguments, message in cases.items():
+        result = theworld("answer", *arguments)
+        assert result.code == 2, arguments
+        assert_one_line(result.err, message)
+
+
+def test_debug_shows_the_traceback(checkpoint: Path) -> None:
+    arguments = ["answer", "--model", str(checkpoint), "--image", "no.jpg", "What?", "--debug"]
+    command = [sys.executable, "-c", "from theworld_train.cli import main; main()", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode != 0
+    assert "Traceback" in result.stderr
+    assert "no.jpg" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["answer", "--help"], ["demo", "--help"]])
+def test_help(theworld: Callable[..., Result], arguments: list[str]) -> None:
+    result = theworld(*arguments)
+    assert result.code == 0
+    assert "Usage" in result.out
+    assert len(result.out.splitlines()) > 8
