@@ -9,7 +9,7 @@ from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor
 from theworld_fusion.testing import chat, random_clip
 from theworld_train.data import Collator, Example
 from theworld_train.data.features import with_world_features
-from theworld_train.evaluate.answers import answers
+from theworld_train.evaluate.answers import answers, choose
 from theworld_train.evaluate.controls import noise, other_item
 from theworld_train.evaluate.statistics import Accuracy, accuracy
 from theworld_train.trainer import TrainSettings, train
@@ -46,6 +46,13 @@ def test_answers_do_not_depend_on_the_batch(learnt: Pair, encoded: list[Example]
     for batch_size in (1, 3, 4):
         assert list(answers(*learnt, encoded, batch_size=batch_size)) == WORDS
     assert list(answers(*learnt, EXAMPLES, batch_size=3)) == WORDS
+
+
+def test_choose_finds_what_was_learnt_and_never_leaves_the_choices(learnt: Pair, encoded: list[Example]) -> None:
+    for batch_size in (3, 64):
+        assert list(choose(*learnt, encoded, [WORDS] * 4, batch_size=batch_size)) == WORDS
+    assert list(choose(*learnt, encoded, [["yes", "no"]] * 4)) != WORDS
+    assert set(choose(*learnt, noise(encoded, seed=0), [["yes", "no"]] * 4)) <= {"yes", "no"}
 
 
 def test_off_leaves_the_world_out(learnt: Pair, encoded: list[Example]) -> None:

@@ -21,7 +21,7 @@ from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor,
 from theworld_fusion.testing import IMAGE_SIZE, TINY_WORLD, make_tiny_checkpoint
 from theworld_train.data import Collator, Example
 from theworld_train.data.features import with_world_features
-from theworld_train.evaluate.answers import answers
+from theworld_train.evaluate.answers import choose
 from theworld_train.evaluate.controls import noise, other_item
 from theworld_train.evaluate.statistics import Accuracy, accuracy
 from theworld_train.microworld import Clip, generate
@@ -163,11 +163,12 @@ def _train_and_ask(
                     label=f"training, {arm:<3} {stage}/2",
                 )
     groups = [clip.group for clip in heldout]
+    choices = [clip.questions[0].choices for clip in heldout]
     arms = {
-        "on": answers(on, processor, unknown),
-        "off": answers(off, processor, unknown, world="off"),
-        "other clip": answers(on, processor, other_item(unknown, groups, seed=seed)),
-        "noise": answers(on, processor, noise(unknown, seed=seed)),
+        "on": choose(on, processor, unknown, choices),
+        "off": choose(off, processor, unknown, choices, world="off"),
+        "other clip": choose(on, processor, other_item(unknown, groups, seed=seed), choices),
+        "noise": choose(on, processor, noise(unknown, seed=seed), choices),
     }
     answered = [
         _answered(arm, index, clip, text)

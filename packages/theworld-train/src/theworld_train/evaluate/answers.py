@@ -1,12 +1,13 @@
-"""What a model answers: plain greedy ``generate()`` on the conversation without its last answer."""
+"""What a model answers: freely, by plain greedy ``generate()``, or by the likeliest of given choices."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 
 from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor
-from theworld_train.data import Example
+from theworld_train.data import Collator, Example
 
 
 @torch.no_grad()
@@ -27,11 +28,52 @@ def answers(
     for start in range(0, len(examples), batch_size):
         chunk = examples[start : start + batch_size]
         inputs = _prompts(processor, chunk, world)
-        if world == "on" and not (inputs["input_ids"] == processor.world_token_id).any(dim=1).all():
-            raise ValueError("the world is on, but a prompt has no world tokens. Give every example a picture or clip.")
+        _check_world(inputs["input_ids"], processor, world)
         ids = model.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens)  # pyright: ignore[reportAttributeAccessIssue]
         for row in ids[:, inputs["input_ids"].shape[1] :]:
             yield processor.tokenizer.decode(row, skip_special_tokens=True).strip()
+
+
+@torch.no_grad()
+def choose(
+    model: TheWorldForConditionalGeneration,
+    processor: TheWorldProcessor,
+    examples: Sequence[Example],
+    choices: Sequence[Sequence[str]],
+    *,
+    world: Literal["on", "off"] = "on",
+    batch_size: int = 64,
+) -> Iterator[str]:
+    """The likeliest of each example's choices: the one whose tokens, with their end-of-turn, have the highest sum of
+    log-probabilities after the prompt. It is never none of them, whatever the world input, so guessing gives chance.
+
+    Raises:
+        ValueError: the world is on and an example's prompt holds no world tokens.
+    """
+    collate = Collator(processor, world=world)
+    candidates = [
+        (index, choice, replace(example, messages=[*example.messages[:-1], {"role": "assistant", "content": choice}]))
+        for index, example in enumerate(examples)
+        for choice in choices[index]
+    ]
+    best: dict[int, tuple[float, str]] = {}
+    for start in range(0, len(candidates), batch_size):
+        chunk = candidates[start : start + batch_size]
+        batch = collate([example for _, _, example in chunk])
+        _check_world(batch["input_ids"], processor, world)
+        labels = batch.pop("labels").to(model.device)
+        logits = model(**batch).logits[:, :-1].float()
+        supervised = labels[:, 1:] >= 0
+        tokens = labels[:, 1:].clamp(min=0)
+        log_likelihood = (logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0] * supervised).sum(-1)
+        for (index, choice, _), score in zip(chunk, log_likelihood.tolist(), strict=True):
+            best[index] = max(best.get(index, (-float("inf"), "")), (score, choice))
+    yield from (best[index][1] for index in range(len(examples)))
+
+
+def _check_world(input_ids: torch.Tensor, processor: TheWorldProcessor, world: str) -> None:
+    if world == "on" and not (input_ids == processor.world_token_id).any(dim=1).all():
+        raise ValueError("the world is on, but a prompt has no world tokens. Give every example a picture or clip.")
 
 
 def _prompts(processor: TheWorldProcessor, examples: Sequence[Example], world: str) -> dict[str, Any]:
