@@ -37,7 +37,7 @@ def test_the_sequence_of_one_picture(pair: Pair) -> None:
     head = [layout.bos, *world_span(36, layout)]
     assert ids[: len(head)] == head
     assert ids.count(layout.bos) == 1
-    assert ids.count(layout.image_soft_token) == 64
+    assert ids.count(layout.image_soft_token) == 16
     assert ids.index(layout.image_soft_token) > ids.index(layout.end_of_world)
 
 

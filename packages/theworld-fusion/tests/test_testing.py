@@ -33,7 +33,7 @@ def test_stock_transformers_loads_it(folders: tuple[Path, Path]) -> None:
     assert not info["unexpected_keys"]
     processor = AutoProcessor.from_pretrained(folders[0])
     assert isinstance(processor, Gemma3Processor)
-    assert processor.image_seq_length == 64
+    assert processor.image_seq_length == 16
 
 
 def test_turn_markers_have_their_published_ids(folders: tuple[Path, Path]) -> None:

@@ -20,7 +20,7 @@ from theworld_train.microworld.questions import HORIZON
 from theworld_train.microworld.scene import SIDE, WALL, Body, Scene, corners, simulate
 
 FAMILIES = MOTION_FAMILIES + FRAME_FAMILIES
-GROUPS = 12  # every ordered pair of colours comes once in `faster`
+GROUPS = 12
 
 
 @cache
@@ -102,11 +102,13 @@ def test_answers_are_exactly_uniform(family: str):
         assert question.answer in question.choices
     for text, answers in by_text.items():  # so the text alone gives chance
         assert len(set(answers.values())) == 1, text
-        assert len(answers) == (2 if family == "faster" else len(CHOICES[family]))
+        assert len(answers) == len(CHOICES[family])
 
 
-def test_every_ordered_pair_of_colours_is_asked_about():
-    assert len({clip.questions[0].choices for clip in clips_of("faster")}) == 12
+def test_either_colour_is_named_first():
+    texts = Counter(clip.questions[0].text for clip in clips_of("faster"))
+    assert set(texts.values()) == {GROUPS}
+    assert len(texts) == 2
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -176,7 +178,7 @@ def test_one_frame_answers_the_single_frame_questions():
                 assert seen == clip.questions[0].answer
 
 
-@pytest.mark.parametrize(("family", "most"), [("direction", 0.88), ("next", 0.82), ("faster", 0.65), ("collide", 0.68)])
+@pytest.mark.parametrize(("family", "most"), [("direction", 0.88), ("next", 0.82), ("faster", 0.65), ("collide", 0.75)])
 def test_start_positions_alone_do_not_give_the_answer_away(family: str, most: float):
     """Nearest neighbours among the other groups' starts: more than chance, for the box is small, but far from all."""
     starts, answers, groups = [], [], []

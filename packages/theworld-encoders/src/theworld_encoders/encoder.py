@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -78,15 +78,19 @@ class Encoder(nn.Module, ABC):
 
     def encode_items(self, items: Sequence[Float[Tensor, "_ 3 _ _"]]) -> list[Float[Tensor, "_ _ _ c"]]:
         """Encode items of different lengths, each shape as one batch; results come in the items' order."""
-        groups: defaultdict[torch.Size, list[int]] = defaultdict(list)
-        for index, item in enumerate(items):
-            groups[item.shape].append(index)
-        features: dict[int, Tensor] = {}
-        for indices in groups.values():
-            batch = self(torch.stack([items[index] for index in indices]))
-            features.update(zip(indices, batch, strict=True))
-        return [features[index] for index in range(len(items))]
+        return by_shape(self, items)
 
     def freeze(self) -> "Encoder":
         """No parameter is trained from here on; returns self."""
         return self.requires_grad_(False).eval()
+
+
+def by_shape(function: Callable[[Tensor], Tensor], items: Sequence[Tensor]) -> list[Tensor]:
+    """Apply ``function`` to items of different shapes, each shape as one batch; results come in the items' order."""
+    groups: defaultdict[torch.Size, list[int]] = defaultdict(list)
+    for index, item in enumerate(items):
+        groups[item.shape].append(index)
+    results: dict[int, Tensor] = {}
+    for indices in groups.values():
+        results.update(zip(indices, function(torch.stack([items[index] for index in indices])), strict=True))
+    return [results[index] for index in range(len(items))]

@@ -10,7 +10,6 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoModel, Gemma3ForConditionalGeneration, Gemma3Model, Gemma3PreTrainedModel
 from transformers.cache_utils import Cache
@@ -25,6 +24,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils.generic import TransformersKwargs
 
 from theworld_encoders import Encoder
+from theworld_encoders.encoder import by_shape
 from theworld_encoders.registry import encoder_class
 from theworld_fusion.configuration_theworld import TheWorldConfig
 from theworld_fusion.projector import WorldProjector
@@ -100,16 +100,9 @@ class TheWorldModel(TheWorldPreTrainedModel, Gemma3Model):
             world_features = self.world_encoder.encode_items(items)
         like = self.world_projector.boundaries
         features = [item.to(like.device, like.dtype) for item in world_features]
-        return BaseModelOutputWithPooling(last_hidden_state=features, pooler_output=self._project(features))
-
-    def _project(self, features: list[Float[Tensor, "_ r s c"]]) -> list[Float[Tensor, "_ d"]]:
-        shapes = [item.shape for item in features]
-        tokens: dict[int, Tensor] = {}
-        for shape in dict.fromkeys(shapes):
-            indices = [index for index, other in enumerate(shapes) if other == shape]
-            batch = self.world_projector(torch.stack([features[index] for index in indices]))
-            tokens.update(zip(indices, batch, strict=True))
-        return [tokens[index] for index in range(len(features))]
+        return BaseModelOutputWithPooling(
+            last_hidden_state=features, pooler_output=by_shape(self.world_projector, features)
+        )
 
     def _embed(self, input_ids: Tensor, image: Any, world: Any) -> Tensor:
         """Token embeddings with image and world features written over their placeholders."""

@@ -216,7 +216,7 @@ class TheWorldProcessor(Gemma3Processor):
 
     def _check_world_spans(self, inputs: BatchFeature, spans: list[list[str]]) -> None:
         for index, (ids, row) in enumerate(zip(inputs["input_ids"], spans, strict=True)):
-            found = list(ids).count(self.world_token_id)
+            found = (ids if isinstance(ids, list) else ids.tolist()).count(self.world_token_id)
             wanted = sum(span.count(WorldToken.WORLD_SOFT.text) for span in row)
             if found != wanted:
                 raise ValueError(

@@ -20,7 +20,7 @@ class WorldProjector(nn.Module):
 
     def __init__(self, config: TheWorldConfig, feature_width: int) -> None:
         super().__init__()
-        width, text = 2 * feature_width * config.world_patch**2, config.get_text_config()
+        width, text = feature_width * config.world_patch**2, config.get_text_config()
         self.budget, self.patch = config.world_tokens_per_item, config.world_patch
         self.initial_scale = text.initializer_range * sqrt(text.hidden_size)
         if config.world_projector == "linear":
@@ -30,6 +30,8 @@ class WorldProjector(nn.Module):
             self.layers = nn.Sequential(
                 nn.LayerNorm(width), hidden, nn.GELU(), nn.Linear(text.hidden_size, text.hidden_size)
             )
+        self.mean = nn.Linear(feature_width, text.hidden_size, bias=False)
+        """What all places of a frame have in common; it starts at zero."""
         finest = grid_side(config.world_tokens_per_item, 1)
         self.frame_embedding = nn.Parameter(torch.zeros(config.max_world_frames, text.hidden_size))
         self.row_embedding = nn.Parameter(torch.zeros(finest, text.hidden_size))
@@ -47,6 +49,7 @@ class WorldProjector(nn.Module):
             elif isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
+        nn.init.zeros_(self.mean.weight)
         for embedding in (self.frame_embedding, self.row_embedding, self.column_embedding):
             nn.init.normal_(embedding, std=0.5)
         self.match_scale(self.initial_scale)
@@ -68,14 +71,15 @@ class WorldProjector(nn.Module):
                 "Give shorter clips, or raise max_world_frames."
             )
         side = grid_side(self.budget, frames) * self.patch
-        # What changed since the frame before, at the same place: motion is then in a token, not only between tokens.
-        change = torch.cat([torch.zeros_like(features[:, :1]), features.diff(dim=1)], dim=1)
-        images = rearrange([features, change], "two m t r s c -> (m t) (two c) r s")
+        # A frame's mean is most of every feature and says the same in each. Taken out, what stands out is seen at once;
+        # it comes back by its own layer, so nothing is lost.
+        mean = features.mean(dim=(2, 3))
+        images = rearrange(features - mean[:, :, None, None], "m t r s c -> (m t) c r s")
         if images.shape[-2:] != (side, side):
             images = nn.functional.adaptive_avg_pool2d(images, side)
         cells = rearrange(images, "(m t) c (g p) (f q) -> m t (g f) (p q c)", m=items, p=self.patch, q=self.patch)
         where = self._rows_and_columns(side // self.patch)
-        tokens = self.layers(cells) + self.frame_embedding[:frames, None] + where
+        tokens = self.layers(cells) + (self.mean(mean) + self.frame_embedding[:frames])[:, :, None] + where
         return self.norm(rearrange(tokens, "m t n d -> m (t n) d"))
 
     def _rows_and_columns(self, side: int) -> Float[Tensor, "n d"]:

@@ -16,8 +16,8 @@ from theworld_fusion.processing_theworld import TheWorldProcessor
 from theworld_fusion.tiny_tokenizer import CHAT_TEMPLATE, make_tiny_tokenizer
 from theworld_tokens import TokenLayout
 
-IMAGE_SIZE, PATCH_SIZE, IMAGE_TOKENS = 64, 8, 64
-"""Of the toy SigLIP tower: 8 x 8 patches, each an image token: pooled ones learn shapes and counts far more slowly."""
+IMAGE_SIZE, PATCH_SIZE, IMAGE_TOKENS = 64, 8, 16
+"""Of the toy SigLIP tower: 8 x 8 patches, pooled to 4 x 4 image tokens as Gemma 3 pools 64 x 64 to 16 x 16."""
 
 TINY_WORLD: dict[str, Any] = {
     "frame_size": TINY_FRAME_SIZE,

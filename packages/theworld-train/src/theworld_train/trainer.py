@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Gemma3ForConditionalGeneration, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from theworld_encoders import Encoder
-from theworld_fusion import TheWorldForConditionalGeneration
 from theworld_train.data import Collator, Example
+from theworld_train.jobs import Bars, Report
 
 logger = logging.getLogger(__name__)
 
@@ -47,42 +47,35 @@ class _Examples(Dataset[Example]):
         return self.examples[index]
 
 
-class _LossBar(TrainerCallback):
-    """A progress bar with the smoothed loss and the time left; keeps every step's loss."""
+class _Losses(TrainerCallback):
+    """Keeps every step's loss, and reports a smoothed one."""
 
-    def __init__(self, label: str) -> None:
-        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "steps", TimeRemainingColumn())
-        self.progress = Progress(*columns, TextColumn("loss {task.fields[loss]:.3f}"))
-        self.label, self.losses = label, list[float]()
-
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.task = self.progress.add_task(self.label, total=state.max_steps, loss=float("nan"))
-        self.progress.start()
+    def __init__(self, report: Report) -> None:
+        self.report, self.losses = report, list[float]()
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any) -> None:
         if logs and "loss" in logs:
             self.losses.append(logs["loss"])
             recent = self.losses[-20:]
-            self.progress.update(self.task, completed=state.global_step, loss=sum(recent) / len(recent))
-
-    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.progress.stop()
+            self.report(state.global_step, state.max_steps, f"loss {sum(recent) / len(recent):.3f}")
 
 
 def train(
-    model: TheWorldForConditionalGeneration,
+    model: Gemma3ForConditionalGeneration,
     examples: Sequence[Example],
     collator: Collator,
     settings: TrainSettings,
     *,
     folder: Path,
-    label: str = "training",
+    frozen: Sequence[nn.Module] = (),
+    report: Report | None = None,
 ) -> list[float]:
-    """Train every part of ``model`` but its frozen encoders, on the answers only.
+    """Train every part of ``model`` but its world encoder and what is ``frozen``, on the answers only.
 
     Args:
+        model: ours, or a plain Gemma 3 with a collator that leaves the world off.
         folder: where the Trainer keeps its own files.
-        label: what the progress bar says.
+        report: takes each step's number and loss; default: a progress bar.
 
     Returns:
         The loss of every step.
@@ -95,7 +88,12 @@ def train(
     for module in model.modules():
         if isinstance(module, Encoder):
             module.freeze()
-    bar = _LossBar(label)
+    for module in frozen:
+        module.requires_grad_(False)
+    if report is None:
+        with Bars() as bars:
+            return train(model, examples, collator, settings, folder=folder, frozen=frozen, report=bars.add("training"))
+    losses = _Losses(report)
     trainer = Trainer(
         model=model,
         args=TrainingArguments(
@@ -120,11 +118,11 @@ def train(
         ),
         train_dataset=_Examples(examples),
         data_collator=collator,  # pyright: ignore[reportArgumentType]
-        callbacks=[bar],
+        callbacks=[losses],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     model.eval()
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     logger.info("trained %d parameters for %d steps", trained, settings.steps)
-    return bar.losses
+    return losses.losses

@@ -8,7 +8,7 @@ import torch
 
 from theworld_fusion import TheWorldProcessor
 from theworld_tokens import IGNORE_INDEX
-from theworld_train.data.example import Example
+from theworld_train.data.example import Example, cached_features
 
 Span = tuple[int, int]
 """First character and the one after the last."""
@@ -35,7 +35,7 @@ class Collator:
             return_dict=True,
             processor_kwargs={
                 "world": self.world,
-                "world_features": self._cached_features(examples),
+                "world_features": cached_features(examples) if self.world == "on" else None,
                 "padding": True,
                 "padding_side": "right",
                 "return_offsets_mapping": True,
@@ -51,14 +51,6 @@ class Collator:
                 answers[row] |= _tokens_in(_expand(span, replacements[row]), offsets[row])
         inputs["labels"] = inputs["input_ids"].masked_fill(~answers, IGNORE_INDEX)
         return dict(inputs)
-
-    def _cached_features(self, examples: Sequence[Example]) -> list[torch.Tensor] | None:
-        cached = [example.world_features for example in examples]
-        if self.world == "off" or all(features is None for features in cached):
-            return None
-        if any(features is None for features in cached):
-            raise ValueError("some examples of a batch have world_features and some do not. Encode all or none.")
-        return [item for features in cached for item in features or ()]
 
 
 def answer_spans(processor: TheWorldProcessor, messages: Sequence[dict[str, Any]]) -> list[Span]:

@@ -1,5 +1,6 @@
 """One training or evaluation example."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,3 +20,17 @@ class Example:
 
     messages: list[dict[str, Any]]
     world_features: tuple[Tensor, ...] | None = None
+
+
+def cached_features(examples: Sequence[Example]) -> list[Tensor] | None:
+    """World features of a batch's items, in order; ``None`` where they were not computed before.
+
+    Raises:
+        ValueError: some examples have them and some do not.
+    """
+    cached = [example.world_features for example in examples]
+    if all(features is None for features in cached):
+        return None
+    if any(features is None for features in cached):
+        raise ValueError("some examples of a batch have world_features and some do not. Encode all or none.")
+    return [item for features in cached for item in features or ()]

@@ -8,6 +8,7 @@ import torch
 
 from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor
 from theworld_train.data import Collator, Example
+from theworld_train.data.example import cached_features
 
 
 @torch.no_grad()
@@ -42,7 +43,7 @@ def choose(
     choices: Sequence[Sequence[str]],
     *,
     world: Literal["on", "off"] = "on",
-    batch_size: int = 64,
+    batch_size: int = 24,
 ) -> Iterator[str]:
     """The likeliest of each example's choices: the one whose tokens, with their end-of-turn, have the highest sum of
     log-probabilities after the prompt. It is never none of them, whatever the world input, so guessing gives chance.
@@ -51,24 +52,23 @@ def choose(
         ValueError: the world is on and an example's prompt holds no world tokens.
     """
     collate = Collator(processor, world=world)
-    candidates = [
-        (index, choice, replace(example, messages=[*example.messages[:-1], {"role": "assistant", "content": choice}]))
-        for index, example in enumerate(examples)
-        for choice in choices[index]
-    ]
-    best: dict[int, tuple[float, str]] = {}
-    for start in range(0, len(candidates), batch_size):
-        chunk = candidates[start : start + batch_size]
-        batch = collate([example for _, _, example in chunk])
+    for start in range(0, len(examples), batch_size):
+        rows = range(start, min(start + batch_size, len(examples)))
+        candidates = [
+            replace(examples[row], messages=[*examples[row].messages[:-1], {"role": "assistant", "content": choice}])
+            for row in rows
+            for choice in choices[row]
+        ]
+        batch = collate(candidates)
         _check_world(batch["input_ids"], processor, world)
         labels = batch.pop("labels").to(model.device)
         logits = model(**batch).logits[:, :-1].float()
         supervised = labels[:, 1:] >= 0
         tokens = labels[:, 1:].clamp(min=0)
-        log_likelihood = (logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0] * supervised).sum(-1)
-        for (index, choice, _), score in zip(chunk, log_likelihood.tolist(), strict=True):
-            best[index] = max(best.get(index, (-float("inf"), "")), (score, choice))
-    yield from (best[index][1] for index in range(len(examples)))
+        chosen = logits.gather(-1, tokens[..., None])[..., 0] - logits.logsumexp(-1)
+        scores = iter((chosen * supervised).sum(-1).tolist())
+        for row in rows:
+            yield max(choices[row], key=dict(zip(choices[row], scores, strict=False)).__getitem__)
 
 
 def _check_world(input_ids: torch.Tensor, processor: TheWorldProcessor, world: str) -> None:
@@ -77,7 +77,6 @@ def _check_world(input_ids: torch.Tensor, processor: TheWorldProcessor, world: s
 
 
 def _prompts(processor: TheWorldProcessor, examples: Sequence[Example], world: str) -> dict[str, Any]:
-    features = [item for example in examples for item in example.world_features or ()]
     apply: Any = processor.apply_chat_template  # annotated upstream as giving text only
     return apply(
         [example.messages[:-1] for example in examples],
@@ -87,7 +86,7 @@ def _prompts(processor: TheWorldProcessor, examples: Sequence[Example], world: s
         return_tensors="pt",
         processor_kwargs={
             "world": world,
-            "world_features": features if features and world == "on" else None,
+            "world_features": cached_features(examples) if world == "on" else None,
             "padding": True,
         },
     )

@@ -11,8 +11,10 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "yellow": (240, 195, 20),
 }
 
+WHITE = (245, 245, 245)
+
 _SUPERSAMPLING = 4
-_WALL_GREY = 128
+_WALL_GREY = 60
 
 
 def draw(scene: Scene, *, size: int) -> Image.Image:
@@ -31,7 +33,7 @@ def draw(scene: Scene, *, size: int) -> Image.Image:
     canvas = ImageDraw.Draw(image)
     canvas.rectangle(_box(WALL, WALL, SIDE - WALL, SIDE - WALL, scale), fill=(scene.background,) * 3)
     for body in scene.bodies:
-        colour = COLOURS[body.colour]
+        colour = COLOURS.get(body.colour, WHITE)
         polygon = corners(body)
         if polygon:
             canvas.polygon([((body.x + x) * scale, (body.y + y) * scale) for x, y in polygon], fill=colour)

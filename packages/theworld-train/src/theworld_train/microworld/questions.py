@@ -16,19 +16,18 @@ FRAME_FAMILIES = ("colour", "count", "shape")
 CHOICES: dict[str, tuple[str, ...]] = {
     "direction": ("left", "right", "up", "down"),
     "next": ("top left", "top right", "bottom left", "bottom right"),
-    "faster": tuple(COLOURS),
+    "faster": ("red", "blue"),
     "collide": ("yes", "no"),
     "colour": tuple(COLOURS),
     "count": ("one", "two", "three"),
     "shape": ("circle", "square", "triangle"),
 }
-"""All answers of each family. A question of `faster` offers two of its four: the colours in the clip."""
+"""All answers of each family."""
 
 HORIZON = 2.0
 """How far the truth of `next` and `collide` looks beyond the last frame, in clip lengths."""
 
 _HEADINGS = {"left": math.pi, "right": 0.0, "up": -math.pi / 2, "down": math.pi / 2}
-_PAIRS = ((0, 1), (2, 3), (0, 2), (1, 3), (0, 3), (1, 2))  # any two in a row, counted evenly, use every colour once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +88,10 @@ def _next(rng: np.random.Generator, index: int) -> Draft | None:
 
 
 def _faster(rng: np.random.Generator, index: int) -> Draft | None:
-    first, second = (CHOICES["faster"][i] for i in _PAIRS[index % 6][:: -1 if index // 6 % 2 else 1])
-    fast = rng.uniform(10, 14)
-    slow = fast / rng.uniform(2.2, 3.2)
-    headings, radii = rng.uniform(0, 2 * math.pi, size=2), rng.uniform(4, 5.5, size=2)
+    first, second = CHOICES["faster"][:: -1 if index % 2 else 1]
+    fast = rng.uniform(14, 20)
+    slow = fast / rng.uniform(5, 9)
+    headings, radii = rng.uniform(0, 2 * math.pi, size=2), rng.uniform(4, 5, size=2)
     a, b = (
         _body(rng, radius, [_polar(fast, heading)], colour=colour)
         for radius, heading, colour in zip(radii, headings, (first, second), strict=True)
@@ -115,10 +114,10 @@ def _collide(rng: np.random.Generator, index: int) -> Draft | None:
     if not _apart(a, b):
         return None
     background = _background(rng)
-    hit = _meeting(rng, a, b, speeds, lambda time, gap: 0 < time < HORIZON and gap < -2)
-    # Three misses in four close in on each other, from as far as the hit does, so that neither is the answer.
-    if index % 4:
-        miss = _meeting(rng, a, b, speeds, lambda time, gap: 0 < time < HORIZON and 2 < gap, start_like=hit)
+    hit = _meeting(rng, a, b, speeds, lambda time, gap: 0 < time < HORIZON and gap < -4)
+    # In every other miss they close in too, from as far as in the hit, so that closing in is not yet the answer.
+    if index % 2:
+        miss = _meeting(rng, a, b, speeds, lambda time, gap: 0 < time < HORIZON and 4 < gap, start_like=hit)
     else:
         miss = _meeting(rng, a, b, speeds, lambda time, gap: time < 0)
     if hit is None or miss is None:
@@ -156,13 +155,13 @@ def _start_distance(a: Body, b: Body) -> float:
 
 
 def _colour(rng: np.random.Generator, index: int) -> Draft:
-    body, background = _drifting(rng, shape=str(rng.choice(CHOICES["shape"]))), _background(rng)
+    body, background = _drifting(rng, shape=str(rng.choice(CHOICES["shape"])), radius=(5, 8)), _background(rng)
     last_scenes = {colour: _scene(background, replace(body, colour=colour)) for colour in CHOICES["colour"]}
     return Draft(text="What colour is it?", last_scenes=last_scenes)
 
 
 def _count(rng: np.random.Generator, index: int) -> Draft | None:
-    bodies, background = [_drifting(rng) for _ in CHOICES["count"]], _background(rng)
+    bodies, background = [_drifting(rng, radius=(6, 7), colour="white") for _ in CHOICES["count"]], _background(rng)
     if not all(_apart(a, b) for a, b in itertools.combinations(bodies, 2)):
         return None
     last_scenes = {
@@ -172,7 +171,7 @@ def _count(rng: np.random.Generator, index: int) -> Draft | None:
 
 
 def _shape(rng: np.random.Generator, index: int) -> Draft:
-    body, background = _drifting(rng, radius=(8, 11)), _background(rng)
+    body, background = _drifting(rng, radius=(10, 11.5), colour="white"), _background(rng)
     last_scenes = {shape: _scene(background, replace(body, shape=shape)) for shape in CHOICES["shape"]}
     return Draft(text="What shape is it?", last_scenes=last_scenes)
 
@@ -188,9 +187,11 @@ DRAFTS: dict[str, Callable[[np.random.Generator, int], Draft | None]] = {
 }
 
 
-def _drifting(rng: np.random.Generator, shape: str = "circle", radius: tuple[float, float] = (5, 8)) -> Body:
+def _drifting(
+    rng: np.random.Generator, *, radius: tuple[float, float], shape: str = "circle", colour: str | None = None
+) -> Body:
     velocity = _polar(rng.uniform(4, 10), rng.uniform(0, 2 * math.pi))
-    return _moving(_body(rng, rng.uniform(*radius), [velocity], shape=shape), velocity)
+    return _moving(_body(rng, rng.uniform(*radius), [velocity], shape=shape, colour=colour), velocity)
 
 
 def _body(
@@ -225,7 +226,7 @@ def _inside(x: float, y: float, radius: float) -> bool:
 
 
 def _apart(a: Body, b: Body) -> bool:
-    return math.hypot(b.x - a.x, b.y - a.y) > a.radius + b.radius + 2
+    return math.hypot(b.x - a.x, b.y - a.y) > a.radius + b.radius + 4
 
 
 def _corner(body: Body) -> str:
@@ -233,8 +234,8 @@ def _corner(body: Body) -> str:
 
 
 def _background(rng: np.random.Generator) -> int:
-    """A dark grey."""
-    return int(rng.integers(10, 50))
+    """About mid-grey: zero to both encoders, whose pixels run from -1 to 1, so objects stand out and not the ground."""
+    return int(rng.integers(112, 144))
 
 
 def _scene(background: int, *bodies: Body) -> Scene:

@@ -10,10 +10,8 @@ from typing import Any
 from jinja2 import Environment
 from PIL import Image
 
-from theworld_train.demo import ARMS, Answered, DemoResult
+from theworld_train.demo.result import ARMS, Answered, DemoResult
 from theworld_train.microworld import FRAME_FAMILIES, MOTION_FAMILIES
-
-_CLIPS_PER_FAMILY = 2
 
 
 def rows(result: DemoResult) -> list[tuple[str, Callable[[Answered], bool]]]:
@@ -41,7 +39,7 @@ def table(result: DemoResult) -> str:
 
 def write_report(result: DemoResult, path: Path) -> None:
     """Write the page; it needs no other file and no network."""
-    template = files("theworld_train").joinpath("report.html.jinja").read_text(encoding="utf-8")
+    template = files("theworld_train.demo").joinpath("report.html.jinja").read_text(encoding="utf-8")
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
     path.write_text(
         page.render(
@@ -70,15 +68,15 @@ def _html_row(result: DemoResult, name: str, select: Callable[[Answered], bool])
 
 
 def _curves(result: DemoResult) -> bytes:
-    """Loss over steps, one line for each trained arm, smoothed over 20 steps, as PNG."""
+    """Loss over steps, one line for each trained model, smoothed over 20 steps, as PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 3), layout="constrained")
     axes = figure.subplots()
-    for arm, losses in result.losses.items():
+    for name, losses in result.losses.items():
         smooth = [sum(losses[max(0, step - 19) : step + 1]) / min(step + 1, 20) for step in range(len(losses))]
-        axes.plot(range(1, len(smooth) + 1), smooth, label=_title(arm))
+        axes.plot(range(1, len(smooth) + 1), smooth, label=name)
     axes.set(xlabel="step", ylabel="loss on answer tokens (nats)", yscale="log")
     axes.legend()
     buffer = io.BytesIO()
@@ -87,16 +85,15 @@ def _curves(result: DemoResult) -> bytes:
 
 
 def _clips(result: DemoResult) -> list[dict[str, Any]]:
-    """The first held-out clips of each family, as film strips, with every arm's answer."""
-    shown: list[dict[str, Any]] = []
-    counts: dict[str, int] = dict.fromkeys((*MOTION_FAMILIES, *FRAME_FAMILIES), 0)
-    for index, clip in enumerate(result.clips):
-        question = clip.questions[0]
-        if counts[question.family] < _CLIPS_PER_FAMILY:
-            counts[question.family] += 1
-            said = [one for one in result.answered if one.clip == index]
-            shown.append({"strip": _data_url(_strip(clip.frames)), "question": question, "answers": said})
-    return shown
+    """Some held-out clips of each family, as film strips, with every arm's answer."""
+    return [
+        {
+            "strip": _data_url(_strip(clip.frames)),
+            "question": clip.questions[0],
+            "answers": [one for one in result.answered if one.clip == index],
+        }
+        for index, clip in result.shown.items()
+    ]
 
 
 def _strip(frames: tuple[Image.Image, ...], side: int = 96, gap: int = 4) -> bytes:

@@ -1,0 +1,92 @@
+"""Work in several processes at once, with a progress bar in this one for each piece of it."""
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from threading import Thread
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Report(Protocol):
+    """How a piece of work tells how far it is."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None: ...
+
+
+class Bars(Progress):
+    """Progress bars as all commands show them: how much is done, how long the rest takes, and a note."""
+
+    def __init__(self) -> None:
+        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        super().__init__(*columns, TextColumn("{task.fields[note]}"))
+
+    def add(self, label: str) -> Report:
+        """A new bar, and what moves it."""
+        task = self.add_task(label, total=None, note="")
+
+        def report(done: int, total: int, note: str = "") -> None:
+            self.update(task, completed=done, total=total, note=note)
+
+        return report
+
+
+class Jobs:
+    """Processes that take pieces of work, each with one thread: for toys, more threads cost more than they give.
+
+    Work is a function at the top of a module; its first argument is a ``Report``.
+    """
+
+    def __init__(self, processes: int) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would inherit locks that threads of torch hold
+        self._messages = context.SimpleQueue()
+        self._bars = Bars()
+        self._reports: list[Report] = []
+        self._pool = ProcessPoolExecutor(processes, context, initializer=_start, initargs=(self._messages,))
+        self._listener = Thread(target=self._listen, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        self._listener.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None) -> None:
+        self._pool.shutdown(cancel_futures=kind is not None)
+        self._messages.put(None)
+        self._listener.join()
+        self._bars.stop()
+
+    def submit(
+        self, label: str, work: Callable[Concatenate[Report, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]:
+        """Have ``work(report, *args, **kwargs)`` done; what it raises comes out of the future."""
+        self._reports.append(self._bars.add(label))
+        return self._pool.submit(_run, len(self._reports) - 1, work, *args, **kwargs)
+
+    def _listen(self) -> None:
+        while (message := self._messages.get()) is not None:
+            number, *progress = message
+            self._reports[number](*progress)
+
+
+_messages: Any = None
+"""Of a process that does work: where its reports go."""
+
+
+def _start(messages: Any) -> None:
+    global _messages
+    _messages = messages
+    torch.set_num_threads(1)
+
+
+def _run(number: int, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    def report(done: int, total: int, note: str = "") -> None:
+        _messages.put((number, done, total, note))
+
+    return work(report, *args, **kwargs)

@@ -1,0 +1,48 @@
+"""Work in other processes: results and errors come back, and progress reaches the bars."""
+
+import importlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from theworld_train.jobs import Jobs
+
+MODULE = """
+import os
+import torch
+
+def squares(report, numbers, *, fail=False):
+    for done, _ in enumerate(numbers, start=1):
+        report(done, len(numbers), "squaring")
+    if fail:
+        raise ValueError("this one fails")
+    return [number * number for number in numbers], os.getpid(), torch.get_num_threads()
+"""
+
+
+@pytest.fixture
+def squares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
+    """Work that other processes can import; they look where this one does."""
+    (tmp_path / "work_for_jobs.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    return importlib.import_module("work_for_jobs").squares
+
+
+def test_results_come_back_from_other_processes_with_one_thread(squares: Callable) -> None:
+    with Jobs(2) as jobs:
+        first, second = jobs.submit("first", squares, [1, 2, 3]), jobs.submit("second", squares, [4])
+        (results, process, threads), (others, _, _) = first.result(), second.result()
+    assert (results, others) == ([1, 4, 9], [16])
+    assert process != os.getpid()
+    assert threads == 1
+
+
+def test_progress_and_errors_come_back(squares: Callable) -> None:
+    with pytest.raises(ValueError, match="this one fails"), Jobs(1) as jobs:
+        jobs.submit("failing", squares, [1, 2], fail=True).result()
+    with Jobs(1) as jobs:
+        jobs.submit("first", squares, [1, 2, 3]).result()
+    [task] = jobs._bars.tasks
+    assert (task.description, task.completed, task.total, task.fields["note"]) == ("first", 3, 3, "squaring")
