@@ -55,7 +55,9 @@ def test_without_the_world_motion_is_exactly_chance_for_whoever_sees_only_last_f
 
 def test_report_stands_alone(folder: Path) -> None:
     page = (folder / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 1 + sum(map(len, CHOICES.values()))  # the curves, and a group of each family
+    assert page.count("data:image/png;base64,") == 1 + sum(
+        map(len, CHOICES.values())
+    )  # the curves, and a group of each family
     assert "http" not in page
     for arm in ("world on", "world off", "other clip", "noise"):
         assert f"<th>{arm}</th>" in page
