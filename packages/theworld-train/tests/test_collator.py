@@ -5,7 +5,7 @@ import torch
 
 from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor
 from theworld_fusion.testing import chat, encode, random_clip, random_picture
-from theworld_train.data import Collator, Example
+from theworld_train.data import CachingCollator, Collator, Example
 from theworld_train.data.features import with_world_features
 
 Pair = tuple[TheWorldForConditionalGeneration, TheWorldProcessor]
@@ -95,3 +95,40 @@ def test_only_labels_of_answers_matter(pair: Pair) -> None:
 def test_bad_examples(pair: Pair, examples: list[Example], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Collator(pair[1])(examples)
+
+
+@pytest.mark.parametrize("world", ["on", "off"])
+def test_rows_collated_once_and_joined_are_the_batch(pair: Pair, world) -> None:
+    model, processor = pair
+    collate = Collator(processor, world=world)
+    caching, wanted = CachingCollator(collate), collate(EXAMPLES)
+    for _ in range(2):
+        joined = caching(EXAMPLES)
+        assert set(joined) == set(wanted)
+        for key, value in wanted.items():
+            assert len(joined[key]) == len(value), key
+            assert all(torch.equal(a, b) for a, b in zip(joined[key], value, strict=True)), key
+        assert torch.equal(model(**joined).logits, model(**wanted).logits)
+
+
+def test_an_example_is_rendered_once(pair: Pair) -> None:
+    rendered = []
+
+    class Counting(Collator):
+        def __call__(self, examples):
+            rendered.extend(examples)
+            return super().__call__(examples)
+
+    caching = CachingCollator(Counting(pair[1]))
+    for _ in range(3):
+        caching([EXAMPLES[1], EXAMPLES[0], EXAMPLES[1]])
+    assert rendered == [EXAMPLES[1], EXAMPLES[0]]
+
+
+def test_features_computed_before_are_joined_too(pair: Pair) -> None:
+    model, processor = pair
+    encoded = list(with_world_features([EXAMPLES[0], EXAMPLES[2]], model.model.world_encoder, processor))
+    collate = Collator(processor)
+    torch.testing.assert_close(
+        model(**CachingCollator(collate)(encoded)).logits, model(**collate(encoded)).logits, rtol=0, atol=0
+    )

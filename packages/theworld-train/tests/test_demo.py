@@ -11,7 +11,7 @@ from theworld_fusion import assemble, load_model, load_processor
 from theworld_fusion.testing import TINY_WORLD, chat, make_tiny_checkpoint
 from theworld_fusion.testing import encode as encode_prompt
 from theworld_train.demo import ARMS, DemoSize, run_demo
-from theworld_train.demo.data import LOOK, encode, mixture, pictures
+from theworld_train.demo.data import LOOK, by_family, encode, mixture, pictures
 from theworld_train.microworld import CHOICES, FRAME_FAMILIES, MOTION_FAMILIES, generate
 
 
@@ -77,18 +77,19 @@ def test_the_trained_checkpoint_loads(folder: Path) -> None:
 
 
 def test_mixture_keeps_the_weights_and_shows_every_clip_as_often() -> None:
-    asked = pictures({"colour": 2, "shape": 1}, seed=0)  # 8 and 3
-    mixed = mixture(asked, {"colour": 1, "shape": 3}, 1200, seed=0)
-    assert mixed == mixture(asked, {"colour": 1, "shape": 3}, 1200, seed=0)
-    shown = Counter(id(example.messages[0]["content"][0]["image"]) for example in mixed)
-    counts = [shown[id(one.last_frame)] for one in asked]
-    assert sum(counts) == 1200
-    for family in (counts[:8], counts[8:]):
-        assert max(family) - min(family) <= 1
-    assert 250 < sum(counts[:8]) < 350
-    assert {example.messages[0]["content"][1]["text"] for example in mixture(asked, {"shape": 1}, 9, 0)} == {
-        "What shape is it?"
-    }
+    families = by_family(pictures({"colour": 2, "shape": 1}, seed=0))
+    assert {name: len(examples) for name, examples in families.items()} == {"colour": 8, "shape": 3}
+    weights = {"colour": 1.0, "shape": 3.0}
+    mixed = mixture(families, weights, 1200, seed=0)
+    assert list(map(id, mixed)) == list(map(id, mixture(families, weights, 1200, seed=0)))
+    assert list(map(id, mixed)) != list(map(id, mixture(families, weights, 1200, seed=1)))
+    shown = Counter(map(id, mixed))
+    counts = {name: [shown[id(example)] for example in examples] for name, examples in families.items()}
+    assert sum(map(sum, counts.values())) == 1200
+    assert 250 < sum(counts["colour"]) < 350
+    assert all(max(numbers) - min(numbers) <= 1 for numbers in counts.values())
+    only = mixture(families, {"shape": 1.0}, 9, seed=0)
+    assert {example.messages[0]["content"][1]["text"] for example in only} == {"What shape is it?"}
 
 
 def test_the_models_see_the_last_frame_and_the_features_of_the_whole_clip(tmp_path: Path) -> None:

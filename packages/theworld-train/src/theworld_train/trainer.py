@@ -1,7 +1,7 @@
 """A thin layer over transformers' Trainer: what is trained, on which examples, for how long, with a progress bar."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from theworld_encoders import Encoder
-from theworld_train.data import Collator, Example
+from theworld_train.data import Example
 from theworld_train.jobs import Bars, Report
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class _Losses(TrainerCallback):
 def train(
     model: Gemma3ForConditionalGeneration,
     examples: Sequence[Example],
-    collator: Collator,
+    collator: Callable[[Sequence[Example]], dict[str, Any]],
     settings: TrainSettings,
     *,
     folder: Path,

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import nn
 
 from theworld_fusion import TheWorldProcessor
 from theworld_tokens import IGNORE_INDEX
@@ -51,6 +52,39 @@ class Collator:
                 answers[row] |= _tokens_in(_expand(span, replacements[row]), offsets[row])
         inputs["labels"] = inputs["input_ids"].masked_fill(~answers, IGNORE_INDEX)
         return dict(inputs)
+
+
+class CachingCollator:
+    """A collator that renders every example once, for data that is shown many times, in one process, from memory."""
+
+    def __init__(self, collator: Collator) -> None:
+        self.collator = collator
+        self._rows: dict[
+            int, tuple[Example, dict[str, Any]]
+        ] = {}  # the example too: while it lives, no other has its id
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """The batch that the collator itself would make."""
+        return join([self._row(example) for example in examples], self.collator.processor.tokenizer.pad_token_id)
+
+    def _row(self, example: Example) -> dict[str, Any]:
+        if id(example) not in self._rows:
+            self._rows[id(example)] = example, self.collator([example])
+        return self._rows[id(example)][1]
+
+
+def join(batches: Sequence[dict[str, Any]], pad_token_id: int) -> dict[str, Any]:
+    """Collated batches as one, padded on the right."""
+    padding = {"input_ids": pad_token_id, "attention_mask": 0, "token_type_ids": 0, "labels": IGNORE_INDEX}
+    longest = max(batch["input_ids"].shape[1] for batch in batches)
+    joined: dict[str, Any] = {}
+    for key in dict.fromkeys(key for batch in batches for key in batch):
+        parts = [batch[key] for batch in batches if key in batch]
+        if key in padding:
+            parts = [nn.functional.pad(part, (0, longest - part.shape[1]), value=padding[key]) for part in parts]
+        items = [item for part in parts for item in part]
+        joined[key] = torch.stack(items) if len({item.shape for item in items}) == 1 else items
+    return joined
 
 
 def answer_spans(processor: TheWorldProcessor, messages: Sequence[dict[str, Any]]) -> list[Span]:

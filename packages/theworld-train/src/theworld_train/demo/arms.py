@@ -10,10 +10,10 @@ from typing import Literal
 from transformers import Gemma3ForConditionalGeneration, set_seed
 from transformers.utils.logging import disable_progress_bar
 
-from theworld_fusion import TheWorldProcessor, assemble
+from theworld_fusion import assemble
 from theworld_fusion.testing import TINY_WORLD
-from theworld_train.data import Collator, Example
-from theworld_train.demo.data import Asked, mixture, pictures
+from theworld_train.data import CachingCollator, Collator, Example
+from theworld_train.demo.data import Asked, by_family, mixture, pictures
 from theworld_train.demo.size import DemoSize
 from theworld_train.evaluate.answers import choose
 from theworld_train.evaluate.controls import noise, other_item
@@ -37,11 +37,11 @@ def pretrain(report: Report, vlm: Path, world: Path, out: Path, size: DemoSize, 
     A real VLM knows pictures before it meets a world model. What it knows of them is then no part of the comparison.
     """
     disable_progress_bar()  # the models load in a blink
-    shown = pictures(size.pictures, seed=3 * seed)
+    shown = by_family(pictures(size.pictures, seed=3 * seed))
     examples = mixture(shown, size.picture_weights, size.picture_steps * size.batch_size, seed)
     _, processor = assemble(vlm, world, **TINY_WORLD)
     model = Gemma3ForConditionalGeneration.from_pretrained(vlm)
-    losses = _train(model, processor, "off", examples, size, seed, report)
+    losses = _train(model, CachingCollator(Collator(processor, world="off")), examples, size, seed, report)
     shutil.copytree(vlm, out, ignore=shutil.ignore_patterns("*.safetensors*"))
     model.save_pretrained(out)
     return losses
@@ -66,15 +66,16 @@ def train_and_ask(
     set_seed(seed)  # the projector is new: the same in both
     model, processor = assemble(base, world, **TINY_WORLD)
     vision = [model.model.vision_tower, model.model.multi_modal_projector]
-    trained = Trained()
+    families = by_family(training)
+    collator, trained = CachingCollator(Collator(processor, world=world_is)), Trained()
     for number, (weights, steps) in enumerate(zip((size.first_weights, size.weights), size.steps, strict=True)):
-        examples = mixture(training, weights, steps * size.batch_size, seed + number)
+        examples = mixture(families, weights, steps * size.batch_size, seed + number)
         before = len(trained.losses)
 
         def of_all(done: int, total: int, note: str = "", before: int = before) -> None:
             report(before + done, sum(size.steps), note)
 
-        trained.losses += _train(model, processor, world_is, examples, size, seed, of_all, vision)
+        trained.losses += _train(model, collator, examples, size, seed, of_all, vision)
     questions = [one.example() for one in heldout]
     groups = [one.group for one in heldout]
     arms: dict[str, Callable[[], list[Example]]] = {world_is: lambda: questions}
@@ -96,8 +97,7 @@ def train_and_ask(
 
 def _train(
     model: Gemma3ForConditionalGeneration,
-    processor: TheWorldProcessor,
-    world: Switch,
+    collator: CachingCollator,
     examples: Sequence[Example],
     size: DemoSize,
     seed: int,
@@ -115,7 +115,7 @@ def _train(
         return train(
             model,
             examples,
-            Collator(processor, world=world),
+            collator,
             settings,
             folder=Path(scratch),
             frozen=frozen,

@@ -57,15 +57,21 @@ def pictures(groups: Mapping[str, int], seed: int) -> list[Asked]:
     return [_asked(clip) for clip in generate(groups_per_family=groups, seed=seed, **{**LOOK, "num_frames": 5})]
 
 
-def mixture(asked: Iterable[Asked], weights: Mapping[str, float], number: int, seed: int) -> list[Example]:
-    """``number`` examples, families in the proportion of ``weights``; each clip of a family comes as often as another,
-    or once more."""
-    generator = random.Random(seed)
+def by_family(asked: Iterable[Asked]) -> dict[str, list[Example]]:
+    """Examples of each family, each made once."""
     families: dict[str, list[Example]] = {}
     for one in asked:
         families.setdefault(one.question.family, []).append(one.example())
-    shuffled = {name: _rounds(families[name], generator) for name in weights}
-    return [next(shuffled[name]) for name in generator.choices(list(weights), list(weights.values()), k=number)]
+    return families
+
+
+def mixture(
+    families: Mapping[str, Sequence[Example]], weights: Mapping[str, float], number: int, seed: int
+) -> list[Example]:
+    """``number`` examples, families in the proportion of ``weights``; within one, all come equally often, or nearly."""
+    generator = random.Random(seed)
+    rounds = {name: _rounds(families[name], generator) for name in weights}
+    return [next(rounds[name]) for name in generator.choices(list(weights), list(weights.values()), k=number)]
 
 
 def _rounds(examples: Sequence[Example], generator: random.Random) -> Iterator[Example]:

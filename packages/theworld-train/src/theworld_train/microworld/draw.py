@@ -14,7 +14,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 WHITE = (245, 245, 245)
 
 _SUPERSAMPLING = 4
-_WALL_GREY = 60
+_WALL_GREY = 128
 
 
 def draw(scene: Scene, *, size: int) -> Image.Image:

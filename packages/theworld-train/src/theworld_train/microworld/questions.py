@@ -234,8 +234,8 @@ def _corner(body: Body) -> str:
 
 
 def _background(rng: np.random.Generator) -> int:
-    """About mid-grey: zero to both encoders, whose pixels run from -1 to 1, so objects stand out and not the ground."""
-    return int(rng.integers(112, 144))
+    """A dark grey: every object is brighter, whatever its colour."""
+    return int(rng.integers(10, 50))
 
 
 def _scene(background: int, *bodies: Body) -> Scene:
