@@ -94,7 +94,7 @@ def test_mixture_keeps_the_weights_and_shows_every_clip_as_often() -> None:
 
 def test_the_models_see_the_last_frame_and_the_features_of_the_whole_clip(tmp_path: Path) -> None:
     vlm, world = make_tiny_checkpoint(tmp_path)
-    asked = encode(lambda *_: None, vlm, world, {"collide": 1}, seed=3)
+    asked = encode(lambda *_: None, vlm, world, {"collide": 1}, seed=3, stills=True)
     clips = generate(groups_per_family={"collide": 1}, seed=3, **LOOK)
     model, processor = assemble(vlm, world, **TINY_WORLD)
     for one, clip in zip(asked, clips, strict=True):
@@ -105,3 +105,14 @@ def test_the_models_see_the_last_frame_and_the_features_of_the_whole_clip(tmp_pa
         assert torch.equal(short["input_ids"], whole["input_ids"])
         assert torch.equal(short["pixel_values"], whole["pixel_values"])
         torch.testing.assert_close(model(**short).logits, model(**whole).logits)
+
+
+def test_stills_ask_single_frame_questions_about_the_last_frame_alone(tmp_path: Path) -> None:
+    vlm, world = make_tiny_checkpoint(tmp_path)
+    asked = encode(lambda *_: None, vlm, world, {"shape": 1}, seed=3, stills=True)
+    assert [len(one.features) for one in asked] == [3, 3, 3, 1, 1, 1]
+    assert [one.question for one in asked[3:]] == [one.question for one in asked[:3]]
+    model, processor = assemble(vlm, world, **TINY_WORLD)
+    inputs = encode_prompt(processor, chat(asked[3].last_frame))
+    [live] = model.get_world_features(inputs["pixel_values_world"]).last_hidden_state
+    torch.testing.assert_close(live, torch.from_numpy(asked[3].features))

@@ -38,17 +38,25 @@ class Asked:
         return Example(messages=_messages(self.question, "image", self.last_frame), world_features=features)
 
 
-def encode(report: Report, vlm: Path, world: Path, groups: Mapping[str, int], seed: int) -> list[Asked]:
-    """Make clips, ``groups`` of each family, and encode them; work for a process of its own."""
+def encode(
+    report: Report, vlm: Path, world: Path, groups: Mapping[str, int], seed: int, *, stills: bool = False
+) -> list[Asked]:
+    """Make clips, ``groups`` of each family, and encode them; work for a process of its own.
+
+    With ``stills``, single-frame questions come a second time, about a picture: the last frame, encoded alone.
+    """
     disable_progress_bar()  # the models load in a blink
     clips = generate(groups_per_family=groups, seed=seed, **LOOK)
+    items: list[tuple[Clip, str, Any]] = [(clip, "video", list(clip.frames)) for clip in clips]
+    if stills:
+        items += [(clip, "image", clip.frames[-1]) for clip in clips if not clip.questions[0].motion]
     model, processor = assemble(vlm, world, **TINY_WORLD)
-    whole = [Example(messages=_messages(clip.questions[0], "video", list(clip.frames))) for clip in clips]
+    whole = [Example(messages=_messages(clip.questions[0], kind, item)) for clip, kind, item in items]
     encoded = with_world_features(whole, model.model.world_encoder, processor, threads=1)
     asked = []
-    for clip, example in zip(clips, encoded, strict=True):
+    for (clip, _, _), example in zip(items, encoded, strict=True):
         asked += [_asked(clip, features.numpy()) for features in example.world_features or ()]
-        report(len(asked), len(clips))
+        report(len(asked), len(items))
     return asked
 
 

@@ -55,16 +55,13 @@ def _train_and_ask(seed: int, size: DemoSize, model: Path, say: Callable[[str], 
         vlm, world = make_tiny_checkpoint(scratch, seed=seed)
         base = Path(scratch) / "base"
         learning = jobs.submit("the base VLM", pretrain, vlm, world, base, size, seed)
-        training, heldout = (
-            jobs.submit(f"{kind} clips", encode, vlm, world, groups, clip_seed)
-            for kind, groups, clip_seed in (
-                ("training", size.training_groups, 3 * seed + 1),
-                ("held-out", dict.fromkeys(_FAMILIES, size.heldout_groups), 3 * seed + 2),
-            )
+        encoding = jobs.submit("training clips", encode, vlm, world, size.training_groups, 3 * seed + 1, stills=True)
+        asking = jobs.submit(
+            "held-out clips", encode, vlm, world, dict.fromkeys(_FAMILIES, size.heldout_groups), 3 * seed + 2
         )
-        training, heldout = training.result(), heldout.result()
+        training, heldout = encoding.result(), asking.result()
         losses = {"base": learning.result()}
-        say(f"2/2  training with the world on and off, on {len(training)} clips; asking about {len(heldout)} others")
+        say(f"2/2  training with the world on and off, on {len(training)} items; asking about {len(heldout)} others")
         on = jobs.submit("world on", train_and_ask, "on", base, world, training, heldout, size, seed, model)
         off = jobs.submit("world off", train_and_ask, "off", base, world, training, heldout, size, seed)
         trained = {"on": on.result(), "off": off.result()}
