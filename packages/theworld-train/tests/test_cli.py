@@ -11,8 +11,11 @@ import av
 import numpy as np
 import pytest
 
+from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor, save_adapter
 from theworld_fusion.testing import make_tiny_checkpoint, random_picture
 from theworld_train.cli import main
+
+Pair = tuple[TheWorldForConditionalGeneration, TheWorldProcessor]
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,15 @@ def test_a_clip_says_which_frames_it_took(theworld: Callable[..., Result], check
     assert off.code == 0, off.err
     assert "3 of 33 frames: 0, 16, 32" in off.err
     assert "only the last one is seen" in off.err
+
+
+def test_an_adapter(theworld: Callable[..., Result], build: Callable[[], Pair], tmp_path: Path) -> None:
+    model, _ = build()
+    save_adapter(model.requires_grad_(False), tmp_path / "adapter")
+    clip = film(tmp_path / "a.mp4", 33)
+    result = theworld("answer", "--model", tmp_path / "adapter", "--video", clip, "What next?", "--max-new-tokens", 5)
+    assert result.code == 0, result.err
+    assert "9 of 33 frames" in result.err
 
 
 def test_an_untrained_pair(theworld: Callable[..., Result], tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from importlib.metadata import version
 
+from theworld_fusion.adapter import is_adapter as is_adapter
+from theworld_fusion.adapter import load_adapter as load_adapter
+from theworld_fusion.adapter import save_adapter as save_adapter
 from theworld_fusion.assemble import assemble as assemble
 from theworld_fusion.checkpoint import load_model as load_model
 from theworld_fusion.checkpoint import load_processor as load_processor

@@ -5,7 +5,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,22 @@ from theworld_fusion.errors import CheckpointError
 from theworld_fusion.modeling_theworld import TheWorldForConditionalGeneration
 from theworld_fusion.processing_theworld import TheWorldProcessor
 from theworld_tokens import TokenLayout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembly:
+    """The call of ``assemble`` that made a model; what adapters are put onto. Sources are folders or hub ids."""
+
+    vlm: str
+    world: str | None
+    encoder: str
+    frame_size: int | None
+    num_frames: int
+    revision: str | None
+    """The commit that was read, where the hub told it."""
+    world_revision: str | None
+    overrides: dict[str, Any]
+
 
 _WORLD_MODULES = ("model.world_encoder.", "model.world_projector.")
 
@@ -82,6 +98,16 @@ def assemble(
     check_loading(vlm, info, new=_WORLD_MODULES)
     if config.world_fusion != "none":
         _fill_world(model, world_encoder)
+    model.assembly = Assembly(
+        vlm=str(vlm),
+        world=None if world is None else str(world),
+        encoder=encoder,
+        frame_size=frame_size,
+        num_frames=num_frames,
+        revision=getattr(vlm_config, "_commit_hash", None) or revision,
+        world_revision=world_revision,
+        overrides=overrides,
+    )
     return model, TheWorldProcessor.from_config(config, processor, num_frames=num_frames)
 
 

@@ -30,7 +30,9 @@ def answer(
     question: Annotated[str, typer.Argument(help="What to ask, in quotes.", show_default=False)],
     image: Annotated[list[Path] | None, typer.Option(help="A picture to ask about; may be repeated.")] = None,
     video: Annotated[list[Path] | None, typer.Option(help="A clip to ask about; may be repeated.")] = None,
-    model: Annotated[str | None, typer.Option(help="A trained checkpoint: folder or hub id.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A trained checkpoint: folder or hub id, or folder of an adapter.")
+    ] = None,
     vlm: Annotated[
         str | None, typer.Option(help="Instead of --model: a Gemma 3 VLM, e.g. google/gemma-3-4b-it.")
     ] = None,
@@ -52,10 +54,13 @@ def answer(
         _fail("the question is empty. Write what you want to know, in quotes.")
     if (model is None) == (vlm is None):
         _fail("give either --model (a trained checkpoint) or --vlm (a Gemma 3 VLM to put a world model beside).")
-    from theworld_fusion import assemble, load_model, load_processor
+    from theworld_fusion import assemble, is_adapter, load_adapter, load_model, load_processor
     from theworld_train import answer as job
 
-    if model is not None:
+    if model is not None and is_adapter(model):
+        loaded, processor = load_adapter(model)
+        media = job.load_media(image or [], video or [], frames or processor.world_num_frames)
+    elif model is not None:
         processor = load_processor(model)
         media = job.load_media(image or [], video or [], frames or processor.world_num_frames)
         loaded = load_model(model)

@@ -1,0 +1,205 @@
+"""Adapters: they hold what was trained and nothing else, and go onto the bases that they were trained on."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from theworld_fusion import (
+    CheckpointError,
+    TheWorldForConditionalGeneration,
+    TheWorldProcessor,
+    load_adapter,
+    load_model,
+    save_adapter,
+)
+from theworld_fusion.adapter import DESCRIPTION, WEIGHTS
+from theworld_fusion.testing import chat, encode, make_tiny_checkpoint, random_clip, random_picture
+
+Pair = tuple[TheWorldForConditionalGeneration, TheWorldProcessor]
+CHATS = [chat(random_clip(1)), chat(random_picture(2), text="And this?")]
+
+
+def trained(model: torch.nn.Module, *parts: str) -> set[str]:
+    """Change the parameters whose names hold one of ``parts``, freeze all others, and return their names."""
+    names = set()
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(1)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(any(part in name for part in parts))
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+                names.add(name)
+    return names
+
+
+@torch.no_grad()
+def logits(model: Any, processor: TheWorldProcessor) -> torch.Tensor:
+    return model(**encode(processor, CHATS)).logits
+
+
+@pytest.fixture(scope="module")
+def adapter(build: Callable[..., Pair], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a trained projector. Not to be changed."""
+    model, _ = build()
+    trained(model, "world_projector")
+    save_adapter(model, folder := tmp_path_factory.mktemp("adapter"))
+    return folder
+
+
+@pytest.fixture
+def copy(adapter: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(adapter, tmp_path / "copy")
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ("world_projector",),
+        ("world_projector", "language_model.layers.1"),
+        ("world_projector", "embed_tokens"),
+        ("world_projector", "vision_tower", "multi_modal_projector"),
+        ("world_projector", "world_encoder"),
+    ],
+)
+def test_saved_is_loaded_bit_for_bit_and_only_what_was_trained(
+    build: Callable[..., Pair], tmp_path: Path, parts: tuple[str, ...]
+) -> None:
+    model, processor = build()
+    names = trained(model, *parts)
+    save_adapter(model, tmp_path)
+    assert set(load_file(tmp_path / WEIGHTS)) == names
+    loaded, its_processor = load_adapter(tmp_path)
+    assert torch.equal(logits(loaded, its_processor), logits(model, processor))
+    assert {name for name, parameter in loaded.named_parameters() if parameter.requires_grad} == names
+    assert its_processor.world_num_frames == processor.world_num_frames
+
+
+def test_settings_of_the_assembly_come_back(build: Callable[..., Pair], tmp_path: Path) -> None:
+    model, processor = build(world_projector="linear", world_tokens_per_item=16, world_attention="causal", num_frames=5)
+    trained(model, "world_projector")
+    save_adapter(model, tmp_path)
+    loaded, its_processor = load_adapter(tmp_path)
+    assert loaded.config.to_dict() == model.config.to_dict()
+    assert its_processor.world_num_frames == 5
+    assert torch.equal(logits(loaded, its_processor), logits(model, processor))
+
+
+def test_a_loaded_adapter_can_be_saved_again(adapter: Path, tmp_path: Path) -> None:
+    save_adapter(load_adapter(adapter)[0], tmp_path)
+    for name in (WEIGHTS, DESCRIPTION):
+        assert (tmp_path / name).read_bytes() == (adapter / name).read_bytes()
+
+
+def test_dtype_may_differ_from_the_one_it_was_trained_in(adapter: Path) -> None:
+    model, processor = load_adapter(adapter, dtype=torch.bfloat16)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert logits(model, processor).isfinite().all()
+
+
+def test_the_projector_is_saved_though_nothing_requires_gradients(build: Callable[..., Pair], tmp_path: Path) -> None:
+    model, processor = build()
+    model.requires_grad_(False)
+    save_adapter(model, tmp_path)
+    loaded, its_processor = load_adapter(tmp_path)
+    assert torch.equal(logits(loaded, its_processor), logits(model, processor))
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")  # peft asks for it
+@pytest.mark.parametrize("through_peft", [False, True])
+def test_lora_is_saved_and_merged_equals_it(build: Callable[..., Pair], tmp_path: Path, through_peft: bool) -> None:
+    model, processor = build()
+    config = peft.LoraConfig(r=2, target_modules=r".*language_model.*\.(q_proj|v_proj)", lora_alpha=4)
+    if through_peft:
+        wrapped = peft.get_peft_model(model, config)
+    else:
+        model.add_adapter(config)
+        wrapped = model
+    trained(model, "world_projector", "lora_")
+    save_adapter(wrapped, tmp_path)
+    names = set(load_file(tmp_path / WEIGHTS))
+    assert any("lora_A" in name for name in names)
+    assert not any("base_layer" in name for name in names)
+    loaded, its_processor = load_adapter(tmp_path)
+    with_lora = logits(wrapped, processor)
+    assert torch.equal(logits(loaded, its_processor), with_lora)
+    if through_peft:
+        torch.testing.assert_close(logits(wrapped.merge_and_unload(), processor), with_lora, atol=1e-4, rtol=1e-4)
+
+
+def test_a_model_that_was_loaded_whole_has_no_bases(build: Callable[..., Pair], tmp_path: Path) -> None:
+    build()[0].save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="loaded whole, so it has no bases"):
+        save_adapter(load_model(tmp_path), tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("base", ["vlm", "world"])
+def test_other_bases_are_refused_by_name(adapter: Path, tmp_path: Path, base: str) -> None:
+    others = dict(zip(("vlm", "world"), make_tiny_checkpoint(tmp_path, seed=1), strict=True))
+    with pytest.raises(CheckpointError, match=f"trained on another {base} than .*load_adapter\\(..., {base}=...\\)"):
+        load_adapter(adapter, **{base: others[base]})
+
+
+def test_bases_may_have_moved(adapter: Path, folders: tuple[Path, Path], tmp_path: Path) -> None:
+    vlm, world = (shutil.copytree(folder, tmp_path / folder.name) for folder in folders)
+    description = json.loads((adapter / DESCRIPTION).read_text())
+    description["assembly"] |= {"vlm": "/gone/vlm", "world": "/gone/world"}
+    copy = shutil.copytree(adapter, tmp_path / "copy")
+    (copy / DESCRIPTION).write_text(json.dumps(description))
+    with pytest.raises(CheckpointError, match="/gone/vlm is no checkpoint here"):
+        load_adapter(copy)
+    loaded, processor = load_adapter(copy, vlm=vlm, world=world)
+    assert torch.equal(logits(loaded, processor), logits(*load_adapter(adapter)))
+
+
+def edit(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any], *, described: bool = True) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    change(tensors)
+    save_file(tensors, folder / WEIGHTS)
+    if described:
+        description = json.loads((folder / DESCRIPTION).read_text())
+        (folder / DESCRIPTION).write_text(json.dumps({**description, "trained": sorted(tensors)}))
+
+
+BOUNDARIES = "model.world_projector.boundaries"
+
+
+@pytest.mark.parametrize("described", [True, False])
+def test_loading_is_strict_in_both_directions(copy: Path, described: bool) -> None:
+    edit(copy, lambda tensors: tensors.pop(BOUNDARIES), described=described)
+    with pytest.raises(CheckpointError, match=f"1 weights are not in both .*: {BOUNDARIES}"):
+        load_adapter(copy)
+    edit(copy, lambda tensors: tensors.update({BOUNDARIES: torch.zeros(2, 96)}))
+    edit(copy, lambda tensors: tensors.update({"model.unknown": torch.zeros(1)}), described=described)
+    with pytest.raises(CheckpointError, match=r"1 weights are not in both .*: model\.unknown"):
+        load_adapter(copy)
+
+
+def test_another_shape_names_both(copy: Path) -> None:
+    edit(copy, lambda tensors: tensors.update({BOUNDARIES: torch.zeros(2, 95)}))
+    with pytest.raises(CheckpointError, match=r"boundaries with shape \(2, 95\), the model \(2, 96\)"):
+        load_adapter(copy)
+
+
+def test_a_pickle_is_refused(tmp_path: Path) -> None:
+    torch.save({}, tmp_path / "adapter_model.bin")
+    with pytest.raises(CheckpointError, match=r"holds adapter_model\.bin, a pickle, which can run code"):
+        load_adapter(tmp_path)
+
+
+def test_what_is_no_adapter(tmp_path: Path, copy: Path) -> None:
+    with pytest.raises(CheckpointError, match="so it is no adapter"):
+        load_adapter(tmp_path / "nowhere")
+    (copy / WEIGHTS).write_bytes(b"")
+    with pytest.raises(CheckpointError, match="is no readable adapter"):
+        load_adapter(copy)
+    (copy / DESCRIPTION).write_text('{"format": 2}')
+    save_file({}, copy / WEIGHTS)
+    with pytest.raises(CheckpointError, match="has format 2, this version reads 1"):
+        load_adapter(copy)
