@@ -126,6 +126,37 @@ def test_generation_stops_at_end_of_turn(pair: Pair) -> None:
     assert set(model.generation_config.eos_token_id) == {processor.tokenizer.eos_token_id, end}
 
 
+def favour_world_ids(model: TheWorldForConditionalGeneration) -> torch.Tensor:
+    """Whatever the state, one of three rows that add up to nothing has a large logit. Returns the world ids."""
+    config = model.config
+    ids = torch.tensor([config.world_start_token_id, config.world_end_token_id, config.world_token_id])
+    with torch.no_grad():
+        first, second = torch.randn(2, model.lm_head.weight.shape[1], generator=torch.Generator().manual_seed(0))
+        model.lm_head.weight[ids] = 20 * torch.stack([first, second, -first - second])
+    return ids
+
+
+@pytest.mark.parametrize("decoding", [{}, {"num_beams": 3}, {"do_sample": True, "num_return_sequences": 4}])
+def test_with_the_world_on_world_ids_are_never_generated(build: Callable[..., Pair], decoding: dict) -> None:
+    model, processor = build()
+    ids = favour_world_ids(model)
+    for kind, wanted in (("off", True), ("on", False)):
+        inputs = encode(processor, chat(clip(1)), world=kind)
+        new = model.generate(**inputs, max_new_tokens=6, **decoding)[:, inputs["input_ids"].shape[1] :]
+        assert torch.isin(new, ids).any() == wanted, kind
+
+
+def test_in_a_later_turn_on_the_same_cache_they_are_not_either(build: Callable[..., Pair]) -> None:
+    model, processor = build()
+    ids = favour_world_ids(model)
+    for kind, wanted in (("off", True), ("on", False)):
+        inputs = encode(processor, chat(clip(1)), world=kind)
+        first = model.generate(**inputs, max_new_tokens=1, return_dict_in_generate=True)
+        longer = torch.cat([first.sequences, torch.tensor([[9, 10]])], dim=1)
+        again = model.generate(input_ids=longer, past_key_values=first.past_key_values, max_new_tokens=6)
+        assert torch.isin(again[:, longer.shape[1] :], ids).any() == wanted, kind
+
+
 def test_a_loss_on_the_answer_reaches_the_projector_and_no_frozen_encoder(build: Callable[..., Pair]) -> None:
     model, processor = build()
     inputs = encode(processor, chat(clip(1)))

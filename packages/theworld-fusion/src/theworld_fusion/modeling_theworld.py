@@ -13,7 +13,12 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, Gemma3ForConditionalGeneration, Gemma3Model, Gemma3PreTrainedModel
 from transformers.cache_utils import Cache
-from transformers.generation.utils import GenerationMixin
+from transformers.generation import (
+    GenerationConfig,
+    GenerationMixin,
+    LogitsProcessorList,
+    SuppressTokensLogitsProcessor,
+)
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.gemma3.modeling_gemma3 import (
     Gemma3CausalLMOutputWithPast,
@@ -251,6 +256,19 @@ class TheWorldForConditionalGeneration(TheWorldPreTrainedModel, Gemma3ForConditi
         if pixels is not None or features is not None:
             model_kwargs["mm_encoder_outputs"]["world"] = self.get_world_features(pixels, features)
         return model_kwargs
+
+    def _get_logits_processor(
+        self, generation_config: GenerationConfig, *args: Any, **kwargs: Any
+    ) -> LogitsProcessorList:
+        """With world tokens in the prompt, none is ever generated; without them, decoding is the base VLM's."""
+        processors = super()._get_logits_processor(generation_config, *args, **kwargs)
+        ids, encoded = kwargs.get("encoder_input_ids"), (kwargs.get("model_kwargs") or {}).get("mm_encoder_outputs")
+        in_prompt = ids is not None and not ids.is_floating_point() and (ids == self.config.world_token_id).any()
+        if in_prompt or (encoded or {}).get("world") is not None:
+            config = self.config
+            world = [config.world_start_token_id, config.world_end_token_id, config.world_token_id]
+            processors.insert(0, SuppressTokensLogitsProcessor(world, device=self.device))
+        return processors
 
     def _expand_multimodal_outputs(
         self, input_ids: Tensor, mm_encoder_output: dict, expand_size: int = 1, inputs_embeds: Tensor | None = None
