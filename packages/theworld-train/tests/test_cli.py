@@ -166,6 +166,12 @@ def test_bad_arguments(theworld: Callable[..., Result], checkpoint: Path, tmp_pa
         assert_one_line(result.err, message)
 
 
+def test_a_report_folder_that_cannot_be_made(theworld: Callable[..., Result], tmp_path: Path) -> None:
+    result = theworld("demo", "--out", written(tmp_path / "file", b"") / "report")
+    assert result.code == 2
+    assert_one_line(result.err, "report cannot be made (Not a directory). Give another one, with --out.")
+
+
 def test_debug_shows_the_traceback(checkpoint: Path) -> None:
     arguments = ["answer", "--model", str(checkpoint), "--image", "no.jpg", "What?", "--debug"]
     command = [sys.executable, "-c", "from theworld_train.cli import main; main()", *arguments]

@@ -18,6 +18,7 @@ from theworld_train.demo.data import LOOK, Asked, encode
 from theworld_train.demo.report import table, write_report
 from theworld_train.demo.result import ARMS, Answered, DemoResult
 from theworld_train.demo.size import DemoSize
+from theworld_train.errors import UsageError
 from theworld_train.jobs import Jobs
 from theworld_train.microworld import FRAME_FAMILIES, MOTION_FAMILIES, Clip, generate
 
@@ -34,9 +35,17 @@ def run_demo(
     Args:
         seed: of clips, weights and batches. Pictures, training clips and held-out clips come from seeds of their own.
         say: takes each line for the user.
+
+    Raises:
+        UsageError: ``out`` cannot be made.
     """
     size = size or DemoSize()
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"the folder {out} cannot be made ({error.strerror}). Give another one, with --out."
+        ) from error
     result = _train_and_ask(seed, size, out / "model", say)
     say("\n" + table(result))
     say("\n" + _samples(result))
