@@ -26,7 +26,7 @@ class DemoSize:
     """The mixture of a first stage. Two families leave the plateau, where all is guessed, far sooner than seven."""
     weights: Mapping[str, float] = field(default_factory=lambda: _ALL)
     """The mixture of the second stage."""
-    steps: tuple[int, int] = (450, 700)
+    steps: tuple[int, int] = (350, 600)
     """Of the two stages."""
     rate: float = 2e-3
     """Learning rate of the base and of both stages; each falls to zero along a cosine."""
