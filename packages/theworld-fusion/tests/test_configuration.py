@@ -1,5 +1,6 @@
 """Fields, their choices, and a round trip."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,28 @@ def test_round_trip_through_auto_config(tmp_path: Path) -> None:
 def test_impossible_values_are_refused(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"{field} is '?{value}'?. Use"):
         TheWorldConfig(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"),
+    [
+        ("world_token_per_item", "world_tokens_per_item"),
+        ("wrld_projector", "world_projector"),
+        ("max_world_frame", "max_world_frames"),
+        ("world_atention", "world_attention"),
+    ],
+)
+def test_a_misspelt_field_names_the_nearest(typo: str, meant: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"TheWorldConfig has no field '{typo}'. Did you mean {meant}"):
+        TheWorldConfig(**{typo: 1})
+    TheWorldConfig().save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), typo: 1}))
+    with pytest.raises(ValueError, match=f"Did you mean {meant}"):
+        AutoConfig.from_pretrained(tmp_path)
+
+
+def test_what_transformers_keeps_of_its_own_is_let_through() -> None:
+    config = TheWorldConfig(attn_implementation="eager", eos_token_id=[1, 106], torch_dtype="bfloat16", note="mine")
+    assert config.eos_token_id == [1, 106]
+    assert config.note == "mine"

@@ -1,6 +1,7 @@
 """Equalities of the model: off == base, batch == single, cached == uncached, saved == loaded, features == pixels."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,16 @@ def test_generation_stops_at_end_of_turn(pair: Pair) -> None:
     model, processor = pair
     end = processor.tokenizer.convert_tokens_to_ids("<end_of_turn>")
     assert set(model.generation_config.eos_token_id) == {processor.tokenizer.eos_token_id, end}
+
+
+def test_four_threads_at_once_give_what_one_gives(pair: Pair) -> None:
+    model, processor = pair
+    prompts = [encode(processor, chat(clip(seed))) for seed in range(4)]
+    wanted = [logits(model, prompt) for prompt in prompts]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            found = list(pool.map(lambda prompt: logits(model, prompt), prompts))
+            assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
 
 
 def favour_world_ids(model: TheWorldForConditionalGeneration) -> torch.Tensor:

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from transformers import Gemma3Config, Gemma3Processor
 
 from theworld_encoders import Encoder, load_encoder
 from theworld_fusion.checkpoint import check_loading, read_config
-from theworld_fusion.configuration_theworld import TheWorldConfig, WorldEncoderConfig
+from theworld_fusion.configuration_theworld import TheWorldConfig, WorldEncoderConfig, unknown_field
 from theworld_fusion.errors import CheckpointError
 from theworld_fusion.modeling_theworld import TheWorldForConditionalGeneration
 from theworld_fusion.processing_theworld import TheWorldProcessor
@@ -122,12 +121,10 @@ def load_vlm(vlm: str | Path, revision: str | None = None) -> tuple[Gemma3Config
 
 
 def _check_overrides(overrides: dict[str, Any]) -> None:
-    known = [field.name for field in fields(TheWorldConfig)]
+    known = {field.name for field in fields(TheWorldConfig)}
     for name in overrides:
         if name not in known:
-            nearest = get_close_matches(name, known, n=1)
-            hint = f"Did you mean {nearest[0]}?" if nearest else "See TheWorldConfig for the known ones."
-            raise ValueError(f"TheWorldConfig has no field {name!r}. {hint}")
+            raise unknown_field(name)
 
 
 @contextmanager

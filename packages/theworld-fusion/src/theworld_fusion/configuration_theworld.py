@@ -1,5 +1,7 @@
 """Configuration: Gemma 3's, plus the world encoder and how its features enter the sequence."""
 
+from dataclasses import fields
+from difflib import get_close_matches
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -16,6 +18,13 @@ CHOICES = {
     "world_projector": ("mlp", "linear"),
 }
 """The values that each enumerated field takes; the first is the default."""
+
+
+def unknown_field(name: str) -> ValueError:
+    """The error for a name that is no field of ``TheWorldConfig``; it has the nearest one."""
+    nearest = get_close_matches(name, [field.name for field in fields(TheWorldConfig)], n=1)
+    hint = f"Did you mean {nearest[0]}?" if nearest else "See TheWorldConfig for the known ones."
+    return ValueError(f"TheWorldConfig has no field {name!r}. {hint}")
 
 
 @strict
@@ -75,8 +84,12 @@ class TheWorldConfig(Gemma3Config):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Raises:
-        ValueError: a field's value is not one of its choices, or a size is impossible.
+        ValueError: a field's value is not one of its choices, a size is impossible, or a field is misspelt.
         """
+        for name in kwargs:  # transformers keeps what it does not know as an attribute: a typo would say nothing
+            own = [field.name for field in fields(self) if "world" in field.name]
+            if "world" in name or get_close_matches(name, own, n=1, cutoff=0.8):
+                raise unknown_field(name)
         for field, choices in CHOICES.items():
             if (value := getattr(self, field)) not in choices:
                 raise ValueError(f"{field} is {value!r}. Use one of: {', '.join(choices)}.")
