@@ -2,6 +2,9 @@
 
 import importlib
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +22,15 @@ def squares(report, numbers, *, fail=False):
     if fail:
         raise ValueError("this one fails")
     return [number * number for number in numbers], os.getpid(), torch.get_num_threads()
+
+def parent():
+    from theworld_train.jobs import Jobs
+    with Jobs(1) as jobs:
+        print(jobs.submit("first", squares, [2]).result()[1], flush=True)
+        os.kill(os.getpid(), 9)
+
+if __name__ == "__main__":
+    parent()
 """
 
 
@@ -46,3 +58,23 @@ def test_progress_and_errors_come_back(squares: Callable) -> None:
         jobs.submit("first", squares, [1, 2, 3]).result()
     [task] = jobs._bars.tasks
     assert (task.description, task.completed, task.total, task.fields["note"]) == ("first", 3, 3, "squaring")
+
+
+def test_no_process_outlives_a_parent_that_was_killed(squares: Callable, tmp_path: Path) -> None:
+    script = str(tmp_path / "work_for_jobs.py")
+    killed = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=120)
+    child = next(int(line) for line in killed.stdout.splitlines() if line.isdigit())
+    for _ in range(100):
+        if not is_running(child):
+            return
+        time.sleep(0.1)
+    pytest.fail(f"process {child} still runs 10 s after its parent was killed")
+
+
+def is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{process}/stat")
+    return not (state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z")  # ended, if not yet reaped

@@ -1,8 +1,10 @@
 """Work in several processes at once, with a progress bar in this one for each piece of it."""
 
 import multiprocessing
+import os
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing.connection import wait
 from threading import Thread
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
@@ -83,6 +85,15 @@ def _start(messages: Any) -> None:
     global _messages
     _messages = messages
     torch.set_num_threads(1)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A process whose parent was killed would otherwise wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def _run(number: int, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
