@@ -59,9 +59,8 @@ class CachingCollator:
 
     def __init__(self, collator: Collator) -> None:
         self.collator = collator
-        self._rows: dict[
-            int, tuple[Example, dict[str, Any]]
-        ] = {}  # the example too: while it lives, no other has its id
+        # By identity; the example is kept too, for while it lives no other has its id.
+        self._rows: dict[int, tuple[Example, dict[str, Any]]] = {}
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
         """The batch that the collator itself would make."""

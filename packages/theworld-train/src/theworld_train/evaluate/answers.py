@@ -66,9 +66,9 @@ def choose(
         supervised = labels[:, 1:] >= 0
         tokens = labels[:, 1:].clamp(min=0)
         chosen = logits.gather(-1, tokens[..., None])[..., 0] - logits.logsumexp(-1)
-        scores = iter((chosen * supervised).sum(-1).tolist())
-        for row in rows:
-            yield max(choices[row], key=dict(zip(choices[row], scores, strict=False)).__getitem__)
+        scores = (chosen * supervised).sum(-1).split([len(choices[row]) for row in rows])
+        for row, of_row in zip(rows, scores, strict=True):
+            yield choices[row][int(of_row.argmax())]
 
 
 def _check_world(input_ids: torch.Tensor, processor: TheWorldProcessor, world: str) -> None:
