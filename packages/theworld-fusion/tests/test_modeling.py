@@ -213,6 +213,42 @@ def test_both_world_inputs_at_once_are_refused(pair: Pair) -> None:
         model(**inputs, world_features=features)
 
 
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda pixels: pixels[:, :, :1], r"shape \(9, 1, 48, 48\)\. Give \[frames, 3, height, width\]"),
+        (lambda pixels: pixels.repeat(1, 1, 2, 1, 1)[:, :, :4], r"shape \(9, 4, 48, 48\)\. Give \[frames, 3"),
+        (lambda pixels: pixels[0], r"shape \(3, 48, 48\)\. Give"),
+        (
+            lambda pixels: ((pixels + 1) * 127).to(torch.uint8),
+            r"torch\.uint8\. Give floating .* in \[-1, 1\]",
+        ),
+        (lambda pixels: pixels[:, :8], "cannot encode 8 frames"),
+    ],
+)
+def test_world_pixels_of_another_kind_are_refused(pair: Pair, spoil: Callable, message: str) -> None:
+    model, processor = pair
+    inputs = encode(processor, chat(clip(1)))
+    with pytest.raises(ValueError, match=message):
+        model(**{**inputs, "pixel_values_world": spoil(inputs["pixel_values_world"])})
+
+
+def test_world_features_of_another_encoder_are_refused(pair: Pair) -> None:
+    model, processor = pair
+    inputs = encode(processor, chat(clip(1)))
+    pixels = inputs.pop("pixel_values_world")
+    features = model.get_world_features(pixels).last_hidden_state[0]
+    with pytest.raises(ValueError, match="are 8 wide, this model's encoder gives 16"):
+        model(**inputs, world_features=[features[..., :8]])
+
+
+def test_slots_that_are_not_the_features_are_refused(pair: Pair) -> None:
+    model, processor = pair
+    inputs = encode(processor, chat(picture(0), clip(1)))
+    with pytest.raises(RuntimeError, match="does not have exactly 36 slots"):
+        model(**{**inputs, "pixel_values_world": inputs["pixel_values_world"][:1]})
+
+
 def test_world_input_for_a_model_without_a_world_branch_is_refused(build: Callable[..., Pair], pair: Pair) -> None:
     inputs = encode(pair[1], chat(clip(1)))
     with pytest.raises(ValueError, match="world_fusion='none'"):

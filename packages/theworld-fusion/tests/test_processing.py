@@ -1,8 +1,10 @@
 """What the processor writes: the sequence of the contract, items in any nesting, and host-side errors."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoProcessor, Gemma3Processor
@@ -110,6 +112,31 @@ def test_placement_and_order_of_items(build: Callable[..., Pair], placement: str
     assert (ids[1] == layout.start_of_world) == (placement == "first")
 
 
+def test_an_item_of_a_later_turn_stands_beside_its_image_so_that_the_cache_stays_valid(pair: Pair) -> None:
+    _, processor = pair
+    layout = TokenLayout.from_tokenizer(processor.tokenizer)
+    answer = {"role": "assistant", "content": [{"type": "text", "text": "It is moving to the left."}]}
+    opening = [*chat(picture(0), clip(1)), answer]
+    shorter = processor.apply_chat_template(opening, tokenize=True, return_dict=True)["input_ids"][0]
+    longer = encode(processor, [*opening, *chat(clip(2), picture(3)), answer, *chat(text="And then?")])
+    ids = longer["input_ids"][0]
+    assert ids.tolist()[: len(shorter)] == list(shorter)
+    assert spans(ids, layout) == [36, 27, 27, 36]
+    assert [len(item) for item in longer["pixel_values_world"]] == [1, 9, 9, 1]
+    markers = {layout.start_of_world: "W", layout.start_of_image: "I", layout.start_of_turn: "T"}
+    assert "".join(markers.get(token, "") for token in ids.tolist()) == "WWTIITTWIWITT" + "T"
+
+
+def test_processors_may_be_used_from_many_threads(build: Callable[..., Pair]) -> None:
+    _, processor = build(world_placement="beside_image")
+    chats = [chat(*(clip(seed, 9) for _ in range(seed % 3 + 1))) for seed in range(6)]
+    wanted = [encode(processor, messages)["input_ids"] for messages in chats]
+    with ThreadPoolExecutor(6) as pool:
+        for _ in range(3):
+            found = list(pool.map(lambda messages: encode(processor, messages)["input_ids"], chats))
+            assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
+
+
 @pytest.mark.parametrize(("attention", "marked"), [("bidirectional", True), ("causal", False)])
 def test_token_type_ids_mark_bidirectional_runs(build: Callable[..., Pair], attention: str, marked: bool) -> None:
     _, processor = build(world_attention=attention)
@@ -172,6 +199,10 @@ def test_saved_and_loaded(pair: Pair, tmp_path: Path) -> None:
         (lambda: [[]], "<start_of_image>", "has no frames"),
         (lambda: [clip(0, 62)], "<start_of_image>", "a clip makes 17 latent frames; .* is 16. Give at most 61 frames"),
         (lambda: ["no.png"], "<start_of_image>", "no.png"),
+        (lambda: torch.rand(3, 8, 8), "<start_of_image>", r"array of float32 .* Give 8-bit values \(0 to 255\)"),
+        (lambda: [torch.rand(9, 3, 8, 8) * 255], "<start_of_image>", r"array of float32 .* Give 8-bit values"),
+        (lambda: np.zeros((8, 8, 4), np.uint8), "<start_of_image>", r"shape \(8, 8, 4\)\. Give .* \(h, w, 3\)"),
+        (lambda: torch.zeros(1, 8, 8, dtype=torch.uint8), "<start_of_image>", r"shape \(1, 8, 8\)\. Give"),
     ],
 )
 def test_bad_items(pair: Pair, images: Callable[[], object], text: str, message: str) -> None:
@@ -180,12 +211,33 @@ def test_bad_items(pair: Pair, images: Callable[[], object], text: str, message:
 
 
 def test_truncation_that_cuts_a_span_names_both_numbers(pair: Pair) -> None:
-    with pytest.raises(ValueError, match=r"Mismatch in `image` token count|20 world tokens for 36"):
+    with pytest.raises(ValueError, match=r"Mismatch in `image` token count|20 <world_soft_token> tokens"):
         pair[1](images=picture(0), text="<start_of_image>", truncation=True, max_length=22)
 
 
+@pytest.mark.parametrize("placement", ["first", "beside_image"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_truncation_is_refused_wherever_it_cuts(build: Callable[..., Pair], placement: str, side: str) -> None:
+    _, processor = build(world_placement=placement)
+    text = f"Which way{processor.boi_token} is it moving?"
+    whole = processor(images=picture(0), text=text)["input_ids"][0]
+    layout = TokenLayout.from_tokenizer(processor.tokenizer)
+    marks = {layout.start_of_world, layout.world_soft_token, layout.end_of_world}
+    marks |= {layout.start_of_image, layout.image_soft_token, layout.end_of_image}
+    inside = [index for index, token in enumerate(whole) if token in marks]
+    kept = [*range(2, inside[-1] + 1)] if side == "right" else [*range(2, len(whole) - inside[0])]
+    assert len(kept) > 36
+    processor.tokenizer.truncation_side = side
+    try:
+        for length in kept:
+            with pytest.raises(ValueError, match=r"max_length"):
+                processor(images=picture(0), text=text, truncation=True, max_length=length)
+    finally:
+        processor.tokenizer.truncation_side = "right"
+
+
 def test_a_placeholder_in_the_users_text_is_refused(pair: Pair) -> None:
-    with pytest.raises(ValueError, match="prompt 0 has 37 world tokens for 36 world features"):
+    with pytest.raises(ValueError, match=r"prompt 0 has 37 <world_soft_token> tokens, .* take 36"):
         pair[1](images=picture(0), text="<start_of_image><world_soft_token>")
 
 

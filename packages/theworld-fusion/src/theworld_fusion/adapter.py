@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from theworld_fusion.assemble import Assembly, assemble
+from theworld_fusion.assemble import NEW_MODULES, Assembly, assemble
 from theworld_fusion.errors import CheckpointError
 from theworld_fusion.modeling_theworld import TheWorldForConditionalGeneration
 from theworld_fusion.processing_theworld import TheWorldProcessor
@@ -26,12 +26,10 @@ WEIGHTS = "theworld_adapter.safetensors"
 DESCRIPTION = "theworld_adapter.json"
 _FORMAT = 1
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
-_PROJECTOR = "model.world_projector."
-"""What no base has: every adapter brings it."""
 
 
 def save_adapter(model: nn.Module, folder: str | Path) -> None:
-    """Write what was trained: every parameter that requires gradients, and the world projector in any case.
+    """Write what was trained: every parameter that requires gradients, and the world projector and gate in any case.
 
     Args:
         model: from ``assemble`` or ``load_adapter``; LoRA is saved too, whether from ``model.add_adapter`` or from
@@ -48,7 +46,7 @@ def save_adapter(model: nn.Module, folder: str | Path) -> None:
     trained = {
         name: parameter.detach().contiguous()
         for name, parameter in inner.named_parameters()
-        if parameter.requires_grad or name.startswith(_PROJECTOR)
+        if parameter.requires_grad or name.startswith(NEW_MODULES)
     }
     lora: dict[str, Any] = getattr(model, "peft_config", None) or getattr(inner, "peft_config", {})
     description = {
@@ -133,7 +131,7 @@ def _base_parameters(model: nn.Module) -> dict[str, Tensor]:
     return {
         name.replace(".base_layer.", "."): parameter
         for name, parameter in model.named_parameters()
-        if ".lora_" not in name and not name.startswith(_PROJECTOR)
+        if ".lora_" not in name and not name.startswith(NEW_MODULES)
     }
 
 
@@ -181,7 +179,7 @@ def _attach_lora(model: TheWorldForConditionalGeneration, lora: dict[str, dict[s
 def _fill(model: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
     """Copy the tensors into the model; nothing else requires gradients afterwards."""
     parameters = dict(model.named_parameters())
-    new = {name for name in parameters if name.startswith(_PROJECTOR) or ".lora_" in name}
+    new = {name for name in parameters if name.startswith(NEW_MODULES) or ".lora_" in name}
     _same_names(folder, new | set(tensors), set(tensors) & set(parameters), "the model", WEIGHTS)
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in tensors)

@@ -36,7 +36,15 @@ class Assembly:
     overrides: dict[str, Any]
 
 
-_WORLD_MODULES = ("model.world_encoder.", "model.world_projector.")
+_TOKEN_IDS = {
+    "world_start_token_id": "start_of_world",
+    "world_end_token_id": "end_of_world",
+    "world_token_id": "world_soft_token",
+}
+"""Fields of the configuration, and of the tokenizer's layout."""
+
+NEW_MODULES = ("model.world_projector.", "model.world_gate.")
+"""What no published checkpoint holds: it starts at random and is always trained."""
 
 
 def assemble(
@@ -67,7 +75,7 @@ def assemble(
     Raises:
         CheckpointError: ``vlm`` is no Gemma 3 checkpoint, or its weights do not fill the model.
         EncoderError: the encoder is unknown or ``world`` is not its checkpoint.
-        ValueError: an override is unknown; the message has the nearest known name.
+        ValueError: an override is unknown (the message has the nearest known name), or differs from what the parts say.
     """
     _check_overrides(overrides)
     vlm_config, processor = load_vlm(vlm, revision)
@@ -79,12 +87,13 @@ def assemble(
             "world_config": WorldEncoderConfig(
                 encoder=encoder, encoder_config=world_encoder.config, frame_size=world_encoder.spec.frame_size
             ),
-            "world_start_token_id": layout.start_of_world,
-            "world_end_token_id": layout.end_of_world,
-            "world_token_id": layout.world_soft_token,
+            **{name: getattr(layout, token) for name, token in _TOKEN_IDS.items()},
             **overrides,
         }
     )
+    for name, token in _TOKEN_IDS.items():
+        if (wanted := getattr(config, name)) != (found := getattr(layout, token)):
+            raise ValueError(f"{name} is {wanted}, the tokenizer has {found}. Leave it out: the tokenizer is asked.")
     rows, highest = config.text_config.vocab_size, max(layout.to_dict().values())
     if highest >= rows:
         raise CheckpointError(
@@ -94,7 +103,7 @@ def assemble(
         model, info = TheWorldForConditionalGeneration.from_pretrained(
             vlm, config=config, revision=revision, dtype=dtype, device_map=device_map, output_loading_info=True
         )
-    check_loading(vlm, info, new=_WORLD_MODULES)
+    check_loading(vlm, info, new=("model.world_encoder.", *NEW_MODULES))
     if config.world_fusion != "none":
         _fill_world(model, world_encoder)
     model.assembly = Assembly(
@@ -125,6 +134,8 @@ def _check_overrides(overrides: dict[str, Any]) -> None:
     for name in overrides:
         if name not in known:
             raise unknown_field(name)
+    if "world_config" in overrides:
+        raise ValueError("world_config is made from the encoder. Choose that with encoder=, world= and frame_size=.")
 
 
 @contextmanager

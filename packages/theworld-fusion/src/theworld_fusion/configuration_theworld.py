@@ -12,7 +12,7 @@ from theworld_fusion.slots import grid_side
 from theworld_tokens import EOW_TOKEN_ID, SOW_TOKEN_ID, WORLD_SOFT_TOKEN_ID
 
 CHOICES = {
-    "world_fusion": ("sequence", "none"),
+    "world_fusion": ("sequence", "gated", "none"),
     "world_placement": ("first", "beside_image"),
     "world_attention": ("bidirectional", "causal"),
     "world_projector": ("mlp", "linear"),
@@ -57,13 +57,16 @@ class TheWorldConfig(Gemma3Config):
 
     Args:
         world_config: the world encoder (``WorldEncoderConfig``).
-        world_fusion: ``sequence`` puts world tokens into the sequence; ``none`` is the base VLM.
+        world_fusion: ``sequence`` puts world tokens into the sequence; ``gated`` adds them to the image tokens, on the
+            image tokens' own grid; ``none`` is the base VLM.
         world_tokens_per_item: slots of one image or clip, a square number (see ``theworld_fusion.slots``).
         world_patch: each slot sees ``world_patch`` x ``world_patch`` latents (space to depth).
         world_placement: ``first`` puts all spans right after BOS; ``beside_image`` each before its image.
         world_attention: whether a span's tokens see each other in both directions.
         world_projector: ``mlp`` or ``linear``.
         max_world_frames: latent frames that the temporal embedding can tell apart.
+        num_world_steps: future latent frames to predict; 0 is now only, which is all that an encoder without a
+            predictor can give.
         world_start_token_id, world_end_token_id, world_token_id: as the tokenizer has them.
     """
 
@@ -78,6 +81,7 @@ class TheWorldConfig(Gemma3Config):
     world_attention: str = "bidirectional"
     world_projector: str = "mlp"
     max_world_frames: int = 16
+    num_world_steps: int = 0
     world_start_token_id: int = SOW_TOKEN_ID
     world_end_token_id: int = EOW_TOKEN_ID
     world_token_id: int = WORLD_SOFT_TOKEN_ID
@@ -98,3 +102,11 @@ class TheWorldConfig(Gemma3Config):
                 raise ValueError(f"{field} is {value}. Use at least 1.")
         grid_side(self.world_tokens_per_item, 1)
         super().__post_init__(**kwargs)
+        if self.num_world_steps:
+            encoder = getattr(self.world_config, "encoder", None)
+            raise ValueError(f"num_world_steps is {self.num_world_steps}, but {encoder} predicts no future. Use 0.")
+
+    @property
+    def world_token_ids(self) -> list[int]:
+        """The three ids that stand for world features: start, end and placeholder."""
+        return [self.world_start_token_id, self.world_end_token_id, self.world_token_id]

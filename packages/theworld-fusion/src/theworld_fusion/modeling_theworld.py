@@ -6,6 +6,8 @@ With no world input, ``forward`` is Gemma 3's own, so world off equals the base 
 """
 
 from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -32,11 +34,19 @@ from theworld_encoders import Encoder
 from theworld_encoders.encoder import by_shape
 from theworld_encoders.registry import encoder_class
 from theworld_fusion.configuration_theworld import TheWorldConfig
+from theworld_fusion.gate import WorldGate
+from theworld_fusion.loss import causal_lm_loss
 from theworld_fusion.projector import WorldProjector
 from theworld_fusion.scatter import scatter_features
+from theworld_tokens import IGNORE_INDEX
 
 WorldInput = Tensor | Sequence[Tensor]
 """One tensor where all items have one shape, else one tensor per item."""
+
+
+@dataclass
+class GatedImageFeatures(BaseModelOutputWithPooling):
+    """Image features that hold the world's already; the type says so."""
 
 
 class TheWorldPreTrainedModel(Gemma3PreTrainedModel):
@@ -49,7 +59,7 @@ class TheWorldPreTrainedModel(Gemma3PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, Encoder | WorldProjector):
+        if isinstance(module, Encoder | WorldProjector | WorldGate):
             module.reset_parameters()
         elif not isinstance(module, nn.RMSNorm):  # ours; Gemma's rule would zero it by its class name
             super()._init_weights(module)
@@ -77,6 +87,8 @@ class TheWorldModel(TheWorldPreTrainedModel, Gemma3Model):
                 world.encoder_config, frame_size=world.frame_size
             )
             self.world_projector = WorldProjector(config, self.world_encoder.spec.width)
+        if config.world_fusion == "gated":
+            self.world_gate = WorldGate(config.text_config.hidden_size, config.text_config.rms_norm_eps)
         self.post_init()
 
     def get_world_features(
@@ -93,36 +105,79 @@ class TheWorldModel(TheWorldPreTrainedModel, Gemma3Model):
             ``[k, d]``.
 
         Raises:
-            ValueError: both or neither are given, or the model has no world branch.
+            ValueError: both or neither are given, an item has another shape or dtype, or the model has no world branch.
         """
         if self.config.world_fusion == "none":
             raise ValueError("the model has world_fusion='none'. Load it with 'sequence', or pass no world input.")
         if (pixel_values_world is None) == (world_features is None):
             raise ValueError("pass exactly one of pixel_values_world and world_features.")
         if pixel_values_world is not None:
+            for item in pixel_values_world:
+                _check_pixels(item)
             like = next(self.world_encoder.parameters())
             items = [item.to(like.device, like.dtype) for item in pixel_values_world]
             world_features = self.world_encoder.encode_items(items)
-        like = self.world_projector.boundaries
+        like = self.world_projector.norm.weight
         features = [item.to(like.device, like.dtype) for item in world_features]
         return BaseModelOutputWithPooling(
             last_hidden_state=features, pooler_output=by_shape(self.world_projector, features)
         )
 
-    def _embed(self, input_ids: Tensor, image: Any, world: Any) -> Tensor:
+    def with_world_features(
+        self, encoded: dict[str, Any], pixel_values_world: WorldInput | None, world_features: WorldInput | None
+    ) -> dict[str, Any]:
+        """``mm_encoder_outputs`` plus the world's, where there is world input.
+
+        Raises:
+            ValueError: they have the world's already.
+        """
+        if pixel_values_world is None and world_features is None:
+            return dict(encoded)
+        if encoded.get("world") is not None:
+            raise ValueError("world input is given twice. Pass pixels or features or mm_encoder_outputs, not two.")
+        return {**encoded, "world": self.get_world_features(pixel_values_world, world_features)}
+
+    def placeholders(self, token_id: int, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
+        """Where the prompt has ``token_id``, ``[b, l]``; found by its embedding if only embeddings are given."""
+        if input_ids is not None:
+            return input_ids == token_id
+        embedding = self.get_input_embeddings()(torch.full((), token_id, device=inputs_embeds.device))
+        return (inputs_embeds == embedding).all(-1)
+
+    def gate_image_features(self, image: Any, world: Any) -> "GatedImageFeatures":
+        """Image features with the world's added, for ``gated`` fusion.
+
+        Args:
+            image, world: of ``get_image_features`` and ``get_world_features``; there is one image per item.
+
+        Raises:
+            ValueError: there are no image features, or not as many as items.
+        """
+        images, items = 0 if image is None else len(image.pooler_output), len(world.pooler_output)
+        if images != items:
+            raise ValueError(
+                f"gated fusion adds each item's world features to its image's, but there are {items} items for "
+                f"{images} images. Build both with one processor call."
+            )
+        tokens = torch.stack([item.to(image.pooler_output) for item in world.pooler_output])
+        return GatedImageFeatures(
+            last_hidden_state=image.last_hidden_state, pooler_output=self.world_gate(image.pooler_output, tokens)
+        )
+
+    def _embed(self, input_ids: Tensor | None, inputs_embeds: Tensor | None, image: Any, world: Any) -> Tensor:
         """Token embeddings with image and world features written over their placeholders."""
-        embeds = self.get_input_embeddings()(input_ids)
+        given = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
+        embeds, config = given, self.config
         if image is not None:
             features = image.pooler_output.to(embeds.device, embeds.dtype)
-            mask = self.get_placeholder_mask(input_ids, inputs_embeds=embeds, image_features=features)
+            mask = self.get_placeholder_mask(input_ids, inputs_embeds=given, image_features=features)
             embeds = embeds.masked_scatter(mask, features)
         tokens = torch.cat([item.to(embeds.device) for item in world.pooler_output])
-        embeds = scatter_features(embeds, input_ids == self.config.world_token_id, tokens)
+        embeds = scatter_features(embeds, self.placeholders(config.world_token_id, input_ids, given), tokens)
         boundaries = self.world_projector.boundaries.to(embeds.device, embeds.dtype)
-        for token_id, vector in zip(
-            (self.config.world_start_token_id, self.config.world_end_token_id), boundaries, strict=True
-        ):
-            embeds = torch.where((input_ids == token_id).unsqueeze(-1), vector, embeds)
+        ends = (config.world_start_token_id, config.world_end_token_id)
+        for token_id, vector in zip(ends, boundaries, strict=True):
+            embeds = torch.where(self.placeholders(token_id, input_ids, given).unsqueeze(-1), vector, embeds)
         return embeds
 
     def forward(
@@ -144,25 +199,20 @@ class TheWorldModel(TheWorldPreTrainedModel, Gemma3Model):
         """Gemma 3's forward; see ``get_world_features`` for the two world inputs.
 
         Raises:
-            ValueError: world input comes with ``inputs_embeds`` instead of ``input_ids``, or twice.
+            ValueError: an input is given twice, or world and image features do not belong together.
         """
-        encoded = dict(mm_encoder_outputs or {})
-        if pixel_values_world is not None or world_features is not None:
-            if encoded.get("world") is not None:
-                raise ValueError("world input is given twice. Pass pixels or features or mm_encoder_outputs, not two.")
-            encoded["world"] = self.get_world_features(pixel_values_world, world_features)
-        world = encoded.pop("world", None)
-        image = None
+        encoded = self.with_world_features(mm_encoder_outputs or {}, pixel_values_world, world_features)
+        image, world = encoded.get("image"), encoded.pop("world", None)
         if world is not None:
-            if input_ids is None:
-                raise ValueError(
-                    "world features need input_ids to find their slots. Pass input_ids, not inputs_embeds."
-                )
-            image = encoded.get("image")
             if pixel_values is not None:
+                if image is not None:
+                    raise ValueError("image input is given twice. Pass pixel_values or mm_encoder_outputs, not both.")
                 image = self.get_image_features(pixel_values, return_dict=True)
-            inputs_embeds, input_ids = self._embed(input_ids, image, world), None
-            pixel_values, encoded = None, {}
+            if self.config.world_fusion == "gated":
+                encoded["image"] = image = self.gate_image_features(image, world)
+            else:
+                inputs_embeds, input_ids, encoded = self._embed(input_ids, inputs_embeds, image, world), None, {}
+            pixel_values = None
         outputs = super().forward(
             input_ids=input_ids,
             pixel_values=pixel_values,
@@ -188,6 +238,7 @@ class TheWorldForConditionalGeneration(TheWorldPreTrainedModel, Gemma3ForConditi
         Gemma3PreTrainedModel.__init__(self, config)
         self.model = TheWorldModel(config)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.loss_function = causal_lm_loss
         self.post_init()
 
     def get_world_features(
@@ -213,7 +264,13 @@ class TheWorldForConditionalGeneration(TheWorldPreTrainedModel, Gemma3ForConditi
         world_features: WorldInput | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | Gemma3CausalLMOutputWithPast:
-        """Gemma 3's forward; the world inputs are named here because ``generate`` and ``Trainer`` look for them."""
+        """Gemma 3's forward; the world inputs are named here because ``generate`` and ``Trainer`` look for them.
+
+        World tokens are no targets: whatever ``labels`` has at their places carries no loss.
+        """
+        if labels is not None and input_ids is not None:
+            for token_id in self.config.world_token_ids:
+                labels = torch.where(input_ids == token_id, IGNORE_INDEX, labels)
         return super().forward(
             input_ids=input_ids,
             pixel_values=pixel_values,
@@ -251,33 +308,45 @@ class TheWorldForConditionalGeneration(TheWorldPreTrainedModel, Gemma3ForConditi
         )
 
     def _prepare_multimodal_encoder_kwargs_for_generation(self, model_kwargs: dict[str, Any]) -> Any:
+        given = model_kwargs.get("mm_encoder_outputs") or {}
+        # Beams expand these objects in place: the caller keeps theirs as they are.
+        model_kwargs["mm_encoder_outputs"] = {key: copy(value) for key, value in given.items()}
         model_kwargs = super()._prepare_multimodal_encoder_kwargs_for_generation(model_kwargs)
-        pixels, features = model_kwargs.pop("pixel_values_world", None), model_kwargs.pop("world_features", None)
-        if pixels is not None or features is not None:
-            model_kwargs["mm_encoder_outputs"]["world"] = self.get_world_features(pixels, features)
+        world = (model_kwargs.pop("pixel_values_world", None), model_kwargs.pop("world_features", None))
+        encoded = model_kwargs["mm_encoder_outputs"] = self.model.with_world_features(
+            model_kwargs["mm_encoder_outputs"], *world
+        )
+        if encoded.get("world") is not None and self.config.world_fusion == "gated":
+            encoded["image"] = self.model.gate_image_features(encoded.get("image"), encoded.pop("world"))
         return model_kwargs
 
     def _get_logits_processor(
         self, generation_config: GenerationConfig, *args: Any, **kwargs: Any
     ) -> LogitsProcessorList:
-        """With world tokens in the prompt, none is ever generated; without them, decoding is the base VLM's."""
+        """With the world on, none of its ids is ever generated; with it off, decoding is the base VLM's."""
         processors = super()._get_logits_processor(generation_config, *args, **kwargs)
         ids, encoded = kwargs.get("encoder_input_ids"), (kwargs.get("model_kwargs") or {}).get("mm_encoder_outputs")
         in_prompt = ids is not None and not ids.is_floating_point() and (ids == self.config.world_token_id).any()
-        if in_prompt or (encoded or {}).get("world") is not None:
-            config = self.config
-            world = [config.world_start_token_id, config.world_end_token_id, config.world_token_id]
-            processors.insert(0, SuppressTokensLogitsProcessor(world, device=self.device))
+        encoded = encoded or {}
+        if in_prompt or encoded.get("world") is not None or isinstance(encoded.get("image"), GatedImageFeatures):
+            suppress = SuppressTokensLogitsProcessor(self.config.world_token_ids, device=self.device)
+            processors.insert(0, suppress)
         return processors
 
     def _expand_multimodal_outputs(
-        self, input_ids: Tensor, mm_encoder_output: dict, expand_size: int = 1, inputs_embeds: Tensor | None = None
+        self,
+        input_ids: Tensor | None,
+        mm_encoder_output: dict,
+        expand_size: int = 1,
+        inputs_embeds: Tensor | None = None,
     ) -> dict[str, Any]:
         """For beams and several return sequences: each row's world items are repeated as a group, ``A B A B``."""
         expanded = super()._expand_multimodal_outputs(input_ids, mm_encoder_output, expand_size, inputs_embeds)
         if (world := expanded.get("world")) is not None:
+            ids = input_ids if input_ids is not None and input_ids.numel() else None
+            slots = self.model.placeholders(self.config.world_token_id, ids, inputs_embeds)
             ends = list(accumulate(len(tokens) for tokens in world.pooler_output))
-            row_ends = list(accumulate((input_ids == self.config.world_token_id).sum(-1).tolist()))
+            row_ends = list(accumulate(slots.sum(-1).tolist()))
             bounds = [0, *(ends.index(end) + 1 if end in ends else 0 for end in row_ends)]
             bounds = list(accumulate(bounds, max))  # a row without items ends where the row before it did
             expanded["world"] = BaseModelOutputWithPooling(
@@ -288,3 +357,16 @@ class TheWorldForConditionalGeneration(TheWorldPreTrainedModel, Gemma3ForConditi
                 ]
             )
         return expanded
+
+
+def _check_pixels(item: Tensor) -> None:
+    """Only what is known without waiting for the device; the processor checks the values."""
+    if item.ndim != 4 or item.shape[1] != 3:
+        raise ValueError(
+            f"an item of pixel_values_world has shape {tuple(item.shape)}. Give [frames, 3, height, width], as the "
+            "processor does."
+        )
+    if not item.is_floating_point():
+        raise ValueError(
+            f"pixel_values_world is of {item.dtype}. Give floating point numbers in [-1, 1], as the processor does."
+        )

@@ -6,7 +6,9 @@ An item is a picture or a clip (a list of frames). The VLM's own branch sees a p
 world branch sees all frames. Counting and range checks happen here, on the host: the model never waits for a device.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +23,12 @@ from theworld_encoders import EncoderSpec, load_image, preprocess, read_video, s
 from theworld_encoders.preprocess import Item, is_clip
 from theworld_fusion.configuration_theworld import TheWorldConfig
 from theworld_fusion.slots import num_slots
-from theworld_tokens import TokenLayout, WorldToken, register_world_tokens, world_text
+from theworld_tokens import Gemma3Token, TokenLayout, WorldToken, register_world_tokens, world_text
+
+_leading: ContextVar[list[str] | None] = ContextVar("leading", default=None)
+"""The spans that stand right after BOS, joined by prompt. Two hooks below read this: nothing else is passed to them."""
+_beside: ContextVar[list[str] | None] = ContextVar("beside", default=None)
+"""For every item the span that stands before its image block, or nothing."""
 
 
 class TheWorldProcessor(Gemma3Processor):
@@ -30,7 +37,8 @@ class TheWorldProcessor(Gemma3Processor):
     Args:
         world_encoder: registry name of the encoder, whose spec says how its pixels are made.
         world_frame_size: height and width of the encoder's input, in pixels.
-        world_tokens_per_item, world_placement, world_attention, max_world_frames: as in ``TheWorldConfig``.
+        world_fusion, world_tokens_per_item, world_placement, world_attention, max_world_frames: as in
+            ``TheWorldConfig``.
         world_num_frames: frames that are sampled evenly from a video file.
     """
 
@@ -42,6 +50,7 @@ class TheWorldProcessor(Gemma3Processor):
         image_seq_length: int = 256,
         world_encoder: str = "cosmos-predict2-vae",
         world_frame_size: int | None = None,
+        world_fusion: str = "sequence",
         world_tokens_per_item: int = 784,
         world_placement: str = "first",
         world_attention: str = "bidirectional",
@@ -53,6 +62,7 @@ class TheWorldProcessor(Gemma3Processor):
         published = spec_of(world_encoder)
         self.world_encoder = world_encoder
         self.world_frame_size = world_frame_size or published.frame_size
+        self.world_fusion = world_fusion
         self.world_tokens_per_item = world_tokens_per_item
         self.world_placement = world_placement
         self.world_attention = world_attention
@@ -70,6 +80,7 @@ class TheWorldProcessor(Gemma3Processor):
             image_seq_length=base.image_seq_length,
             world_encoder=config.world_config.encoder,
             world_frame_size=config.world_config.frame_size,
+            world_fusion=config.world_fusion,
             world_tokens_per_item=config.world_tokens_per_item,
             world_placement=config.world_placement,
             world_attention=config.world_attention,
@@ -119,25 +130,19 @@ class TheWorldProcessor(Gemma3Processor):
         texts = [text] if isinstance(text, str) else text
         rows = None if images is None else [[_load(item) for item in row] for row in self._rows(images, texts)]
         items = [item for row in rows or () for item in row]
-        spans = None
-        if items and world == "on":
-            latent = iter(self._latent_frames(items, world_features))
-            spans = [[self._world_span(next(latent)) for _ in row] for row in rows or ()]
         last_frames = None if rows is None else [[_last_frame(item) for item in row] for row in rows]
-        # The spans reach the two hooks below through this attribute: transformers passes nothing else down to them.
-        self._spans = spans
-        try:
+        if not items or world == "off" or self.world_fusion == "none":
+            return super().__call__(images=last_frames, text=text, **kwargs)
+        spans = self._world_spans(rows, self._latent_frames(items, world_features))
+        with self._placed(spans, texts):
             inputs = super().__call__(images=last_frames, text=text, **kwargs)
-        finally:
-            self._spans = None
-        if spans is not None:
-            self._check_world_spans(inputs, spans)
-            if world_features is not None:
-                inputs["world_features"] = list(world_features)
-            else:
-                pixels = [preprocess(item, self.world_spec) for item in items]
-                same = len({len(item) for item in pixels}) == 1
-                inputs["pixel_values_world"] = torch.stack(pixels) if same else pixels
+        self._check_world(inputs, spans, len(items))
+        if world_features is not None:
+            inputs["world_features"] = list(world_features)
+        else:
+            pixels = [preprocess(item, self.world_spec) for item in items]
+            same = len({len(item) for item in pixels}) == 1
+            inputs["pixel_values_world"] = torch.stack(pixels) if same else pixels
         return inputs
 
     def _rows(self, images: Any, texts: Sequence[Any] | None) -> list[list[Item]]:
@@ -173,29 +178,56 @@ class TheWorldProcessor(Gemma3Processor):
             )
         return [len(item) for item in features]
 
-    def _world_span(self, latent_frames: int) -> str:
-        if latent_frames > self.max_world_frames:
-            most = 1 + (self.max_world_frames - 1) * self.world_spec.temporal_stride
-            raise ValueError(
-                f"a clip makes {latent_frames} latent frames; max_world_frames is {self.max_world_frames}. "
-                f"Give at most {most} frames."
-            )
-        return world_text(num_slots(self.world_tokens_per_item, latent_frames))
+    def _world_spans(self, rows: list[list[Item]], latent_frames: list[int]) -> list[list[str]]:
+        """Each item's span, by prompt; with ``gated`` fusion they are empty."""
+        for frames in latent_frames:
+            if frames > self.max_world_frames:
+                most = 1 + (self.max_world_frames - 1) * self.world_spec.temporal_stride
+                raise ValueError(
+                    f"a clip makes {frames} latent frames; max_world_frames is {self.max_world_frames}. "
+                    f"Give at most {most} frames."
+                )
+        frames = iter(latent_frames)
+        if self.world_fusion == "gated":
+            return [["" for _ in row] for row in rows]
+        return [[world_text(num_slots(self.world_tokens_per_item, next(frames))) for _ in row] for row in rows]
+
+    @contextmanager
+    def _placed(self, spans: list[list[str]], texts: Sequence[str] | None) -> Iterator[None]:
+        """Decide where each span stands while a call expands its prompts.
+
+        With ``first`` that is right after BOS, but for items of a later turn beside their image: a conversation that
+        goes on never changes what is in a cache already.
+        """
+        if self.world_placement == "beside_image":
+            counts = [0] * len(spans)
+        elif texts is None:
+            counts = [len(row) for row in spans]
+        else:
+            counts = [self._items_of_first_turn(text) for text in texts]
+        both = list(zip(spans, counts, strict=True))
+        leading = _leading.set(["".join(row[:count]) for row, count in both])
+        beside = _beside.set([span for row, count in both for span in [""] * count + row[count:]])
+        try:
+            yield
+        finally:
+            _leading.reset(leading)
+            _beside.reset(beside)
+
+    def _items_of_first_turn(self, text: str) -> int:
+        """Images before the model's first answer."""
+        return text.partition(f"{Gemma3Token.START_OF_TURN.text}model")[0].count(self.image_token)
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
-        """Gemma 3's image block; with ``beside_image``, its world span stands before it."""
-        block = super().replace_image_token(image_inputs, image_idx, **kwargs)
-        if self._spans is None or self.world_placement != "beside_image":
-            return block
-        return [span for row in self._spans for span in row][image_idx] + block
+        """Gemma 3's image block, after its world span where that stands beside it."""
+        block, beside = super().replace_image_token(image_inputs, image_idx, **kwargs), _beside.get()
+        return block if beside is None else beside[image_idx] + block
 
     def get_text_with_replacements(self, text: list[str], *args: Any, **kwargs: Any) -> tuple[list[str], list[Any]]:
-        """Gemma 3's expansion; with ``first``, each prompt's world spans stand right after its BOS."""
+        """Gemma 3's expansion; each prompt's leading world spans stand right after its BOS."""
         expanded, offsets = super().get_text_with_replacements(text, *args, **kwargs)
-        if self._spans is None or self.world_placement != "first":
-            return expanded, offsets
-        for index, row in enumerate(self._spans):
-            spans, bos = "".join(row), self.tokenizer.bos_token
+        for index, spans in enumerate(_leading.get() or ()):
+            bos = self.tokenizer.bos_token
             start = len(bos) if expanded[index].startswith(bos) else 0
             expanded[index] = expanded[index][:start] + spans + expanded[index][start:]
             for entry in offsets[index]:
@@ -214,15 +246,25 @@ class TheWorldProcessor(Gemma3Processor):
     def model_input_names(self) -> list[str]:
         return [*super().model_input_names, "pixel_values_world"]
 
-    def _check_world_spans(self, inputs: BatchFeature, spans: list[list[str]]) -> None:
+    def _check_world(self, inputs: BatchFeature, spans: list[list[str]], num_items: int) -> None:
+        image_tokens = self.tokenizer.image_token_id
         for index, (ids, row) in enumerate(zip(inputs["input_ids"], spans, strict=True)):
-            found = (ids if isinstance(ids, list) else ids.tolist()).count(self.world_token_id)
-            wanted = sum(span.count(WorldToken.WORLD_SOFT.text) for span in row)
-            if found != wanted:
-                raise ValueError(
-                    f"prompt {index} has {found} world tokens for {wanted} world features. "
-                    "Turn truncation off or raise max_length, and leave world tokens out of the text."
-                )
+            ids, text = ids if isinstance(ids, list) else ids.tolist(), "".join(row)
+            wanted = {token.text: text.count(token.text) for token in WorldToken}
+            images = ids.count(image_tokens) // self.image_seq_length  # Gemma 3's own check has counted these
+            wanted |= {Gemma3Token.START_OF_IMAGE.text: images, Gemma3Token.END_OF_IMAGE.text: images}
+            for token, count in wanted.items():
+                found = ids.count(self.tokenizer.convert_tokens_to_ids(token))
+                if found != count:
+                    raise ValueError(
+                        f"prompt {index} has {found} {token} tokens, its items take {count}. "
+                        "Turn truncation off or raise max_length, and leave these tokens out of the text."
+                    )
+        if self.world_fusion == "gated" and len(inputs["pixel_values"]) != num_items:
+            raise ValueError(
+                f"gated fusion adds each item's world features to one image, and {num_items} items made "
+                f"{len(inputs['pixel_values'])} images. Turn do_pan_and_scan off."
+            )
 
     def load_media(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """The same chat with its media loaded: every ``image`` or ``video`` block becomes an image block with an item.
