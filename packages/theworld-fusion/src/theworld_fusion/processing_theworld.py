@@ -20,11 +20,12 @@ from transformers.tokenization_utils_base import PreTokenizedInput, TextInput
 from theworld_encoders import EncoderSpec, load_image, preprocess, read_video, spec_of, to_frames
 from theworld_encoders.preprocess import Item, is_clip
 from theworld_fusion.configuration_theworld import TheWorldConfig
+from theworld_fusion.remote_code import RemoteCode
 from theworld_fusion.slots import num_slots
 from theworld_tokens import TokenLayout, WorldToken, register_world_tokens, world_text
 
 
-class TheWorldProcessor(Gemma3Processor):
+class TheWorldProcessor(RemoteCode, Gemma3Processor):
     """Gemma 3's processor plus the world branch; see ``__call__``.
 
     Args:
@@ -33,6 +34,8 @@ class TheWorldProcessor(Gemma3Processor):
         world_tokens_per_item, world_placement, world_attention, max_world_frames: as in ``TheWorldConfig``.
         world_num_frames: frames that are sampled evenly from a video file.
     """
+
+    _auto_map = {"AutoProcessor": "TheWorldProcessor"}
 
     def __init__(
         self,
