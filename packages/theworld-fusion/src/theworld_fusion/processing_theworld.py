@@ -249,7 +249,7 @@ class TheWorldProcessor(RemoteCode, Gemma3Processor):
     def _load_block(self, block: Any) -> Any:
         if not isinstance(block, dict) or block.get("type") not in ("image", "video"):
             return block
-        source = next((block[key] for key in (block["type"], "path") if block.get(key) is not None), None)
+        source = next((block[key] for key in (block["type"], "path", "url") if block.get(key) is not None), None)
         if block["type"] == "video":
             if source is None:
                 raise ValueError('a video block has no "video". Give a path or a list of frames.')
