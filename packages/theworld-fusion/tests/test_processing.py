@@ -171,6 +171,9 @@ def test_a_video_file_is_sampled(pair: Pair, tmp_path: Path) -> None:
         container.mux(stream.encode(None))
     messages = [{"role": "user", "content": [{"type": "video", "video": str(path)}]}]
     inputs = encode(processor, messages)
+    for key in ("path", "url"):  # transformers' own names for the same thing
+        same = encode(processor, [{"role": "user", "content": [{"type": "video", key: str(path)}]}])
+        assert torch.equal(same["pixel_values_world"], inputs["pixel_values_world"])
     assert inputs["pixel_values_world"].shape == (1, 9, 3, 48, 48)
     brightness = inputs["pixel_values_world"].mean((0, 2, 3, 4))
     assert (brightness.diff() > 0.1).all()

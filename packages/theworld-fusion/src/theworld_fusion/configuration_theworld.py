@@ -8,6 +8,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import Gemma3Config, PreTrainedConfig
 
 from theworld_encoders.registry import encoder_class
+from theworld_fusion.remote_code import RemoteCode
 from theworld_fusion.slots import grid_side
 from theworld_tokens import EOW_TOKEN_ID, SOW_TOKEN_ID, WORLD_SOFT_TOKEN_ID
 
@@ -52,7 +53,7 @@ class WorldEncoderConfig(PreTrainedConfig):
 
 
 @strict
-class TheWorldConfig(Gemma3Config):
+class TheWorldConfig(RemoteCode, Gemma3Config):
     """A Gemma 3 configuration with a world branch. Every size comes from the two parts' own configurations.
 
     Args:
@@ -71,6 +72,13 @@ class TheWorldConfig(Gemma3Config):
     """
 
     model_type = "theworld"
+    _auto_map = {
+        "AutoConfig": "TheWorldConfig",
+        "AutoModel": "TheWorldModel",
+        "AutoModelForImageTextToText": "TheWorldForConditionalGeneration",
+        "AutoModelForMultimodalLM": "TheWorldForConditionalGeneration",
+        "AutoModelForCausalLM": "TheWorldForConditionalGeneration",
+    }
     sub_configs_defaults = {**Gemma3Config.sub_configs_defaults, "world_config": WorldEncoderConfig}
 
     world_config: PreTrainedConfig | dict[str, Any] | None = None

@@ -22,6 +22,7 @@ from transformers.tokenization_utils_base import PreTokenizedInput, TextInput
 from theworld_encoders import EncoderSpec, load_image, preprocess, read_video, spec_of, to_frames
 from theworld_encoders.preprocess import Item, is_clip
 from theworld_fusion.configuration_theworld import TheWorldConfig
+from theworld_fusion.remote_code import RemoteCode
 from theworld_fusion.slots import num_slots
 from theworld_tokens import Gemma3Token, TokenLayout, WorldToken, register_world_tokens, world_text
 
@@ -31,7 +32,7 @@ _beside: ContextVar[list[str] | None] = ContextVar("beside", default=None)
 """For every item the span that stands before its image block, or nothing."""
 
 
-class TheWorldProcessor(Gemma3Processor):
+class TheWorldProcessor(RemoteCode, Gemma3Processor):
     """Gemma 3's processor plus the world branch; see ``__call__``.
 
     Args:
@@ -41,6 +42,8 @@ class TheWorldProcessor(Gemma3Processor):
             ``TheWorldConfig``.
         world_num_frames: frames that are sampled evenly from a video file.
     """
+
+    _auto_map = {"AutoProcessor": "TheWorldProcessor"}
 
     def __init__(
         self,
@@ -288,7 +291,7 @@ class TheWorldProcessor(Gemma3Processor):
     def _load_block(self, block: Any) -> Any:
         if not isinstance(block, dict) or block.get("type") not in ("image", "video"):
             return block
-        source = next((block[key] for key in (block["type"], "path") if block.get(key) is not None), None)
+        source = next((block[key] for key in (block["type"], "path", "url") if block.get(key) is not None), None)
         if block["type"] == "video":
             if source is None:
                 raise ValueError('a video block has no "video". Give a path or a list of frames.')
