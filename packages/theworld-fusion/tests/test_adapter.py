@@ -167,7 +167,7 @@ def edit(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any], *, desc
         (folder / DESCRIPTION).write_text(json.dumps({**description, "trained": sorted(tensors)}))
 
 
-BOUNDARIES = "model.world_projector.boundaries"
+BOUNDARIES = "model.world_projector.boundaries.weight"
 
 
 @pytest.mark.parametrize("described", [True, False])
@@ -183,7 +183,7 @@ def test_loading_is_strict_in_both_directions(copy: Path, described: bool) -> No
 
 def test_another_shape_names_both(copy: Path) -> None:
     edit(copy, lambda tensors: tensors.update({BOUNDARIES: torch.zeros(2, 95)}))
-    with pytest.raises(CheckpointError, match=r"boundaries with shape \(2, 95\), the model \(2, 96\)"):
+    with pytest.raises(CheckpointError, match=r"boundaries.weight with shape \(2, 95\), the model \(2, 96\)"):
         load_adapter(copy)
 
 

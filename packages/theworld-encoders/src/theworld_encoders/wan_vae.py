@@ -7,7 +7,7 @@ Latents are the posterior's mode, standardised with the configuration's means an
 import inspect
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from einops import rearrange
@@ -96,8 +96,8 @@ class CosmosPredict2Vae(Encoder):
         starts = range(1, video.shape[2], self.spec.temporal_stride)
         chunks = [video[:, :, :1], *(video[:, :, start : start + self.spec.temporal_stride] for start in starts)]
         # The causal caches live in this call, not on the module as in diffusers: so threads may share an encoder.
-        caches: list[Tensor | str | None] = [None] * self._num_caches
-        hidden = torch.cat([self.encoder(chunk, feat_cache=caches, feat_idx=[0]) for chunk in chunks], dim=2)
+        caches = _Shared([None] * self._num_caches)
+        hidden = torch.cat([self.encoder(chunk, feat_cache=caches, feat_idx=_Shared([0])) for chunk in chunks], dim=2)
         mode = rearrange(self.quant_conv(hidden), "m (two c) t r s -> two m t r s c", two=2)[0]
         return (mode - self.latents_mean.to(mode.dtype)) / self.latents_std.to(mode.dtype)
 
@@ -110,6 +110,13 @@ class CosmosPredict2Vae(Encoder):
         with torch.no_grad():
             self.latents_mean.copy_(torch.tensor(self.config["latents_mean"]))
             self.latents_std.copy_(torch.tensor(self.config["latents_std"]))
+
+
+class _Shared(list[Any]):
+    """A list that layers write into. accelerate's hooks copy lists on their way, but leave alone what has ``to``."""
+
+    def to(self, *_: Any, **__: Any) -> Self:
+        return self
 
 
 def _diffusers_wan(name: str) -> Any:

@@ -1,4 +1,4 @@
-# pyright: reportIncompatibleVariableOverride=false, reportOptionalIterable=false, reportIncompatibleMethodOverride=false, reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# pyright: reportOptionalCall=false, reportIncompatibleVariableOverride=false, reportOptionalIterable=false, reportIncompatibleMethodOverride=false, reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
 # transformers annotates its hooks and sub-configurations more loosely, or otherwise, than it calls them.
 """Gemma 3 with world tokens: the world branch only overwrites embeddings at placeholders; the rest is Gemma 3.
 
@@ -89,6 +89,9 @@ class TheWorldModel(TheWorldPreTrainedModel, Gemma3Model):
             self.world_projector = WorldProjector(config, self.world_encoder.spec.width)
         if config.world_fusion == "gated":
             self.world_gate = WorldGate(config.text_config.hidden_size, config.text_config.rms_norm_eps)
+        # Each part of the world branch lies on one device.
+        world = [part for name, part in self.named_children() if name.startswith("world_")]
+        self._no_split_modules = {*self._no_split_modules, *(type(part).__name__ for part in world)}
         self.post_init()
 
     def get_world_features(
@@ -114,11 +117,10 @@ class TheWorldModel(TheWorldPreTrainedModel, Gemma3Model):
         if pixel_values_world is not None:
             for item in pixel_values_world:
                 _check_pixels(item)
-            like = next(self.world_encoder.parameters())
-            items = [item.to(like.device, like.dtype) for item in pixel_values_world]
-            world_features = self.world_encoder.encode_items(items)
-        like = self.world_projector.norm.weight
-        features = [item.to(like.device, like.dtype) for item in world_features]
+            world_features = self.world_encoder.encode_items(
+                _to(next(self.world_encoder.parameters()), pixel_values_world)
+            )
+        features = _to(self.world_projector.norm.weight, world_features)
         return BaseModelOutputWithPooling(
             last_hidden_state=features, pooler_output=by_shape(self.world_projector, features)
         )
@@ -174,7 +176,7 @@ class TheWorldModel(TheWorldPreTrainedModel, Gemma3Model):
             embeds = embeds.masked_scatter(mask, features)
         tokens = torch.cat([item.to(embeds.device) for item in world.pooler_output])
         embeds = scatter_features(embeds, self.placeholders(config.world_token_id, input_ids, given), tokens)
-        boundaries = self.world_projector.boundaries.to(embeds.device, embeds.dtype)
+        boundaries = self.world_projector.boundaries().to(embeds.device, embeds.dtype)
         ends = (config.world_start_token_id, config.world_end_token_id)
         for token_id, vector in zip(ends, boundaries, strict=True):
             embeds = torch.where(self.placeholders(token_id, input_ids, given).unsqueeze(-1), vector, embeds)
@@ -329,7 +331,7 @@ class TheWorldForConditionalGeneration(TheWorldPreTrainedModel, Gemma3ForConditi
         in_prompt = ids is not None and not ids.is_floating_point() and (ids == self.config.world_token_id).any()
         encoded = encoded or {}
         if in_prompt or encoded.get("world") is not None or isinstance(encoded.get("image"), GatedImageFeatures):
-            suppress = SuppressTokensLogitsProcessor(self.config.world_token_ids, device=self.device)
+            suppress = SuppressTokensLogitsProcessor(self.config.world_token_ids, device=ids.device)
             processors.insert(0, suppress)
         return processors
 
@@ -357,6 +359,12 @@ class TheWorldForConditionalGeneration(TheWorldPreTrainedModel, Gemma3ForConditi
                 ]
             )
         return expanded
+
+
+def _to(parameter: Tensor, items: WorldInput) -> list[Tensor]:
+    """The items in the parameter's dtype and on its device; where it is offloaded, accelerate moves them."""
+    device = None if parameter.is_meta else parameter.device
+    return [item.to(device=device, dtype=parameter.dtype) for item in items]
 
 
 def _check_pixels(item: Tensor) -> None:

@@ -15,6 +15,21 @@ from theworld_fusion.configuration_theworld import TheWorldConfig
 from theworld_fusion.slots import grid_side
 
 
+class WorldBoundaries(nn.Module):
+    """Embeddings of SOW and EOW: rows of a frozen embedding matrix would never learn.
+
+    A module, not a parameter of the projector: an offloaded weight is there only while its own module runs.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2, width))
+
+    def forward(self) -> Float[Tensor, "2 d"]:
+        """Start, end."""
+        return self.weight
+
+
 class WorldProjector(nn.Module):
     """Features of items of one shape to their world tokens, at the scale of the VLM's own token embeddings.
 
@@ -43,8 +58,7 @@ class WorldProjector(nn.Module):
         self.column_embedding = nn.Parameter(torch.zeros(finest, text.hidden_size))
         # Not called ..RMSNorm: Gemma 3's initialisation would zero its weight. The weight is the learned scale.
         self.norm = nn.RMSNorm(text.hidden_size, eps=text.rms_norm_eps)
-        self.boundaries = None if self.gated else nn.Parameter(torch.zeros(2, text.hidden_size))
-        """Embeddings of SOW and EOW: rows of a frozen embedding matrix would never learn."""
+        self.boundaries = None if self.gated else WorldBoundaries(text.hidden_size)
 
     def reset_parameters(self) -> None:
         """Fill every parameter at random, at the embeddings' scale."""
@@ -64,7 +78,7 @@ class WorldProjector(nn.Module):
         """Start at token embeddings of root mean square ``scale`` (after Gemma's multiplication by sqrt(d))."""
         nn.init.constant_(self.norm.weight, scale)
         if self.boundaries is not None:
-            nn.init.normal_(self.boundaries, std=scale)
+            nn.init.normal_(self.boundaries.weight, std=scale)
 
     def forward(self, features: Float[Tensor, "m t r s c"]) -> Float[Tensor, "m k d"]:
         """Raises:
