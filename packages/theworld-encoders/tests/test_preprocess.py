@@ -1,5 +1,8 @@
 """Pixels equal the published pipeline's, whatever form the frames come in."""
 
+from dataclasses import replace
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -31,6 +34,27 @@ def test_range_and_shape() -> None:
     assert pixels.shape == (5, 3, 224, 224)
     assert pixels[0].unique().tolist() == [-1.0]
     assert pixels[1].unique().tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("resize", "rows"), [("squash", [0, 0, 2, 2]), ("crop", [0, 0, 2, 2]), ("letterbox", [-1, 0, 2, -1])]
+)
+def test_three_ways_to_a_square(resize: Literal["squash", "crop", "letterbox"], rows: list[int]) -> None:
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)]
+    array = np.zeros((20, 40, 3), np.uint8)
+    array[:10], array[10:] = colours[0], colours[2]
+    array[:, :4], array[:, -4:] = colours[1], colours[1]  # the sides of a wide picture are green
+    spec = replace(SPEC, resize=resize, resample="bilinear", frame_size=40)
+    pixels = preprocess(array, spec)[0].add(1).mul(127.5).round().int()
+    found = [pixels[:, row, 20].tolist() for row in (2, 12, 28, 38)]
+    assert found == [list(colours[row]) for row in rows]
+    assert (pixels[:, 20, 0].tolist() == [0, 255, 0]) == (resize != "crop")
+
+
+def test_each_colour_has_its_own_mean_and_deviation() -> None:
+    spec = replace(SPEC, pixel_mean=(0.25, 0.5, 0.75), pixel_std=(0.25, 0.5, 1.0))
+    pixels = preprocess(Image.new("RGB", (8, 8), "white"), spec)
+    assert pixels[0, :, 0, 0].tolist() == [3.0, 1.0, 0.25]
 
 
 def test_a_short_clip_is_filled_with_its_last_frame() -> None:

@@ -1,5 +1,7 @@
 """Counting without weights."""
 
+from dataclasses import replace
+
 import pytest
 
 from theworld_encoders import spec_of
@@ -26,6 +28,20 @@ def test_one_picture_at_the_published_size_has_784_latents() -> None:
 def test_odd_sizes_are_refused(height: int, width: int) -> None:
     with pytest.raises(ValueError, match=f"{height} x {width} pixels. Use sides that are multiples of 8"):
         COSMOS.grid(1, height, width)
+
+
+def test_a_rule_without_a_lone_first_frame() -> None:
+    spec = replace(COSMOS, temporal_stride=2, first_frame_alone=False)
+    assert [spec.fit_frames(frames) for frames in (1, 2, 3, 16)] == [2, 2, 4, 16]
+    assert [spec.feature_frames(frames) for frames in (1, 2, 3, 16)] == [1, 1, 2, 8]
+    assert (COSMOS.frame_rule, spec.frame_rule) == ("1 + 4 * n frames", "2 * n frames")
+
+
+@pytest.mark.parametrize("frames", [1, 4, 16])
+def test_most_frames_is_the_inverse(frames: int) -> None:
+    for spec in (COSMOS, replace(COSMOS, first_frame_alone=False)):
+        assert spec.feature_frames(spec.most_frames(frames)) == frames
+        assert spec.feature_frames(spec.most_frames(frames) + 1) == frames + 1
 
 
 @pytest.mark.parametrize("frames", [0, -3])

@@ -69,7 +69,7 @@ class Encoder(nn.Module, ABC):
         if frames != self.spec.fit_frames(frames):
             raise EncoderError(
                 f"{self.spec.name} cannot encode {frames} frames. "
-                f"Use 1 + {self.spec.temporal_stride} * n frames, e.g. {self.spec.fit_frames(frames)}."
+                f"Use {self.spec.frame_rule}, e.g. {self.spec.fit_frames(frames)}."
             )
         self.spec.grid(frames, height, width)
         trained = any(parameter.requires_grad for parameter in self.parameters())

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from theworld_encoders.errors import MediaError
@@ -58,15 +58,25 @@ def _to_rgb(frame: Any) -> Image.Image:
 def preprocess(item: Item, spec: EncoderSpec) -> Float[Tensor, "t 3 h w"]:
     """One picture or clip as the encoder wants it: resized to its frame size, normalised, fitted to its frame rule.
 
-    Frames are squashed to a square, as Gemma 3's own image branch does it, so both branches see one geometry;
-    the filter is Lanczos, the default of diffusers' ``VideoProcessor``, whose values these equal. A clip that is
-    too short for the frame rule is filled up with its last frame: nothing that was given is dropped.
+    How a frame becomes a square, and by which filter, the spec says. Cosmos squashes by Lanczos, as diffusers'
+    ``VideoProcessor`` does by default, whose values these equal, and as Gemma 3's own image branch squashes, so both
+    branches see one geometry. A clip that is too short for the frame rule is filled up with its last frame: nothing
+    that was given is dropped.
 
     Raises:
         MediaError: the item is empty or no picture.
     """
-    side = (spec.frame_size, spec.frame_size)
-    frames = [frame.resize(side, Image.Resampling.LANCZOS) for frame in to_frames(item)]
+    frames = [_to_square(frame, spec) for frame in to_frames(item)]
     frames += frames[-1:] * (spec.fit_frames(len(frames)) - len(frames))
     pixels = torch.from_numpy(np.stack([np.asarray(frame) for frame in frames])).permute(0, 3, 1, 2)
-    return (pixels.float() / 255 - spec.pixel_mean) / spec.pixel_std
+    mean, std = (torch.tensor(value).view(-1, 1, 1) for value in (spec.pixel_mean, spec.pixel_std))
+    return (pixels.float() / 255 - mean) / std
+
+
+def _to_square(frame: Image.Image, spec: EncoderSpec) -> Image.Image:
+    side, resample = (spec.frame_size, spec.frame_size), Image.Resampling[spec.resample.upper()]
+    if spec.resize == "crop":
+        return ImageOps.fit(frame, side, resample)
+    if spec.resize == "letterbox":
+        return ImageOps.pad(frame, side, resample)
+    return frame.resize(side, resample)

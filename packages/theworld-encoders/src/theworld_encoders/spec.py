@@ -19,11 +19,17 @@ class EncoderSpec:
     spatial_stride: int
     """Pixels per feature along each side."""
     temporal_stride: int
-    """Frames per feature in time, after the first frame, which stands alone (the causal ``1 + stride * n`` rule)."""
-    pixel_mean: float
-    """Subtracted from pixels in [0, 1]."""
-    pixel_std: float
+    """Frames per feature in time."""
+    first_frame_alone: bool = True
+    """The causal rule of ``1 + stride * n`` frames, where the first has a feature of its own; else ``stride * n``."""
+    pixel_mean: float | tuple[float, float, float] = 0.5
+    """Subtracted from pixels in [0, 1]; one number, or one for each of red, green and blue."""
+    pixel_std: float | tuple[float, float, float] = 0.5
     """Divides what remains; 0.5 and 0.5 give [-1, 1]."""
+    resize: Literal["squash", "crop", "letterbox"] = "squash"
+    """How a frame becomes a square: without regard to its aspect, its centre, or all of it between black bars."""
+    resample: Literal["lanczos", "bicubic", "bilinear"] = "lanczos"
+    """Pillow's filter of that name."""
     repo_id: str
     """Where the published weights are."""
     revision: str
@@ -36,7 +42,18 @@ class EncoderSpec:
 
     def feature_frames(self, t: int) -> int:
         """Feature frames ``t'`` of a clip of ``t`` frames, after it was fitted to the frame rule."""
-        return 1 + (self.fit_frames(t) - 1) // self.temporal_stride
+        alone = int(self.first_frame_alone)
+        return alone + (self.fit_frames(t) - alone) // self.temporal_stride
+
+    def most_frames(self, feature_frames: int) -> int:
+        """The longest clip that has that many feature frames."""
+        alone = int(self.first_frame_alone)
+        return alone + (feature_frames - alone) * self.temporal_stride
+
+    @property
+    def frame_rule(self) -> str:
+        """The lengths that obey it, for people."""
+        return f"{'1 + ' if self.first_frame_alone else ''}{self.temporal_stride} * n frames"
 
     def fit_frames(self, t: int) -> int:
         """The smallest length of at least ``t`` frames that obeys the frame rule.
@@ -46,7 +63,8 @@ class EncoderSpec:
         """
         if t < 1:
             raise ValueError(f"a clip of {t} frames is empty. Give at least one frame.")
-        return 1 + -(-(t - 1) // self.temporal_stride) * self.temporal_stride
+        alone = int(self.first_frame_alone)
+        return alone + -(-(t - alone) // self.temporal_stride) * self.temporal_stride
 
     def grid(self, t: int, h: int, w: int) -> tuple[int, int, int]:
         """Feature grid ``(t', r, s)`` of a clip of ``t`` frames of ``h`` x ``w`` pixels.

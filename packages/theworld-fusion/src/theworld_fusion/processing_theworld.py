@@ -185,7 +185,7 @@ class TheWorldProcessor(RemoteCode, Gemma3Processor):
         """Each item's span, by prompt; with ``gated`` fusion they are empty."""
         for frames in latent_frames:
             if frames > self.max_world_frames:
-                most = 1 + (self.max_world_frames - 1) * self.world_spec.temporal_stride
+                most = self.world_spec.most_frames(self.max_world_frames)
                 raise ValueError(
                     f"a clip makes {frames} latent frames; max_world_frames is {self.max_world_frames}. "
                     f"Give at most {most} frames."
