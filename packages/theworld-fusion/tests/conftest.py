@@ -43,7 +43,7 @@ def fusion(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def build_lively(build: Callable[..., Pair]) -> Callable[..., Pair]:
-    """Like ``build``, but answers depend on the whole prompt: with its tied head a toy repeats one word for anything."""
+    """Like ``build``, but answers depend on the whole prompt: with its tied head a toy repeats one word."""
 
     def build_lively(*, head_seed: int = 0, **overrides: object) -> Pair:
         model, processor = build(**overrides)

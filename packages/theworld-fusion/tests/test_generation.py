@@ -1,3 +1,5 @@
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false
+# transformers annotates generate, processors and from_pretrained otherwise than they are.
 """Generation in every mode that Gemma 3 has: world input gives the same answer by each way of computing it."""
 
 from collections.abc import Callable, Iterator
