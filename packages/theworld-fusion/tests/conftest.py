@@ -11,7 +11,7 @@ from theworld_fusion.testing import TINY_WORLD, make_tiny_checkpoint
 
 Pair = tuple[TheWorldForConditionalGeneration, TheWorldProcessor]
 
-FUSIONS = ("sequence",)
+FUSIONS = ("sequence", "gated")
 """The kinds of ``world_fusion`` that every check of generation and of the tools around it runs with."""
 
 
@@ -42,11 +42,24 @@ def fusion(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def build_lively(build: Callable[..., Pair]) -> Callable[..., Pair]:
-    """Like ``build``, but answers depend on the whole prompt: with its tied head a toy repeats one word."""
+def build_open(build: Callable[..., Pair]) -> Callable[..., Pair]:
+    """Like ``build``, with the gate open if there is one: it starts closed, and the world would change nothing."""
+
+    def build_open(**overrides: object) -> Pair:
+        model, processor = build(**overrides)
+        if hasattr(model.model, "world_gate"):
+            torch.nn.init.ones_(model.model.world_gate.bias)
+        return model, processor
+
+    return build_open
+
+
+@pytest.fixture(scope="session")
+def build_lively(build_open: Callable[..., Pair]) -> Callable[..., Pair]:
+    """Like ``build_open``, but answers depend on the whole prompt: with its tied head a toy repeats one word."""
 
     def build_lively(*, head_seed: int = 0, **overrides: object) -> Pair:
-        model, processor = build(**overrides)
+        model, processor = build_open(**overrides)
         rows = torch.randn(model.lm_head.weight.shape, generator=torch.Generator().manual_seed(head_seed))
         model.lm_head.weight = torch.nn.Parameter(rows)
         return model, processor
