@@ -98,8 +98,10 @@ def features_of(model: TheWorldForConditionalGeneration, inputs: Inputs) -> Inpu
 
 @pytest.mark.parametrize(("fusion", "pixels"), [("sequence", True), ("sequence", False), ("gated", False)])
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # dynamo warns itself
-def test_the_forward_compiles_to_one_graph(lively: Pair, traceable: None, pixels: bool) -> None:
-    model, processor = lively
+def test_the_forward_compiles_to_one_graph(
+    build_lively: Callable[..., Pair], traceable: None, fusion: str, pixels: bool
+) -> None:
+    model, processor = build_lively(world_fusion=fusion)
     inputs = encode(processor, CHATS[2])
     inputs = inputs if pixels else features_of(model, inputs)
     # What has to hold of ours is that it can be traced; code for it comes from the same backend as for any model.
