@@ -22,6 +22,9 @@ Pair = tuple[TheWorldForConditionalGeneration, TheWorldProcessor]
 Inputs = dict[str, Any]
 
 CHATS = [chat(picture(0), clip(1)), chat(text="What colour is it?"), chat(clip(2), text="Which way is it moving?")]
+OTHER = chat([*clip(5)[:-1], clip(2)[-1]], text="Which way is it moving?")
+"""Like the last of ``CHATS`` but for what only the world branch sees."""
+
 HOOKS = "accelerate's hooks copy the lists that the causal VAE writes its state into, and a clip loses frames"
 META = "an offloaded module's own parameters are looked at from outside its forward"
 
@@ -107,7 +110,7 @@ def test_the_forward_compiles_to_one_graph(
     # What has to hold of ours is that it can be traced; code for it comes from the same backend as for any model.
     compiled = torch.compile(model, backend="eager" if pixels else "aot_eager", fullgraph=True)
     torch.testing.assert_close(logits(compiled, inputs), logits(model, inputs), rtol=0, atol=1e-5)
-    other = encode(processor, chat(clip(5), text="Which way is it moving?"))
+    other = encode(processor, OTHER)
     other = other if pixels else features_of(model, other)
     torch.testing.assert_close(logits(compiled, other), logits(model, other), rtol=0, atol=1e-5)
     assert (logits(compiled, other) - logits(compiled, inputs)).abs().max() > 0.01  # the world is no constant in it
@@ -117,7 +120,7 @@ def test_the_forward_can_be_exported(lively: Pair, traceable: None) -> None:
     model, processor = lively
     inputs = {**encode(processor, CHATS[2]), "use_cache": False}
     program = torch.export.export(model, (), inputs, strict=False).module()
-    other = {**encode(processor, chat(clip(5), text="Which way is it moving?")), "use_cache": False}
+    other = {**encode(processor, OTHER), "use_cache": False}
     torch.testing.assert_close(logits(program, other), logits(model, other), rtol=0, atol=1e-5)
     assert (logits(program, other) - logits(program, inputs)).abs().max() > 0.01
 
