@@ -105,7 +105,7 @@ class TheWorldProcessor(RemoteCode, Gemma3Processor):
         self,
         images: Any = None,
         text: TextInput | PreTokenizedInput | list[TextInput] | list[PreTokenizedInput] | None = None,
-        world: Literal["on", "off"] = "on",
+        world: Literal["on", "off"] | None = None,
         world_features: Sequence[torch.Tensor] | None = None,
         **kwargs: Unpack[ProcessingKwargs],
     ) -> BatchFeature:
@@ -115,7 +115,7 @@ class TheWorldProcessor(RemoteCode, Gemma3Processor):
             images: one item, a list of items, or one list of items per text; an item is a picture (PIL image, 8-bit
                 array or tensor, path or URL) or a list of frames.
             text: one prompt or several, with one ``<start_of_image>`` for each item.
-            world: ``off`` leaves the world branch out of this call: exactly the base VLM's inputs.
+            world: ``off`` leaves the world branch out of this call: exactly the base VLM's inputs. Default: ``on``.
             world_features: the encoder's output ``[t', r, s, c]`` for each item, where it was computed before; then no
                 world pixels are made.
 
@@ -128,7 +128,7 @@ class TheWorldProcessor(RemoteCode, Gemma3Processor):
             ValueError: items, placeholders and features do not match, an item has too many frames, or truncation cut a
                 span.
         """
-        if world not in ("on", "off"):
+        if world not in (None, "on", "off"):
             raise ValueError(f"world is {world!r}. Use 'on' or 'off'.")
         texts = [text] if isinstance(text, str) else text
         rows = None if images is None else [[_load(item) for item in row] for row in self._rows(images, texts)]
@@ -162,8 +162,9 @@ class TheWorldProcessor(RemoteCode, Gemma3Processor):
             return [list(row) for row in images]
         if len(images) != sum(counts):
             raise ValueError(
-                f"the prompts have {sum(counts)} {self.image_token} placeholders ({counts} by prompt) for "
-                f"{len(images)} items. Give one item for each; a clip is one item, a list of frames."
+                f"{self.image_token} tokens in the prompts should be the same as the number of items: there are "
+                f"{sum(counts)} ({counts} by prompt) for {len(images)} items. "
+                "Give one item for each; a clip is one item, a list of frames."
             )
         items = iter(images)
         return [[next(items) for _ in range(count)] for count in counts]
@@ -235,7 +236,8 @@ class TheWorldProcessor(RemoteCode, Gemma3Processor):
             expanded[index] = expanded[index][:start] + spans + expanded[index][start:]
             for entry in offsets[index]:
                 entry["new_span"] = tuple(position + len(spans) for position in entry["new_span"])
-            inserted = {"type": "world", "span": (start, start), "new_span": (start, start + len(spans))}
+            # transformers knows no type of ours; the spans are the images' too, and stand for no text.
+            inserted = {"type": "image", "span": (start, start), "new_span": (start, start + len(spans))}
             offsets[index].insert(0, {**inserted, "text": "", "replacement": spans})
         return expanded, offsets
 
