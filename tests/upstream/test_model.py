@@ -1,5 +1,6 @@
 """Gemma 3's own model tests on our classes. A fusion mode is one more subclass of the last class."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 from unittest import mock
 
@@ -63,6 +64,16 @@ class TheWorldModelTester(gemma3.Gemma3Vision2TextModelTester):
         return inputs
 
 
+def without_world(prepare: Callable[[], tuple[TheWorldConfig, dict[str, Any]]]) -> Callable[[], Any]:
+    """The same inputs, but for the world's."""
+
+    def prepared() -> tuple[TheWorldConfig, dict[str, Any]]:
+        config, inputs = prepare()
+        return config, {name: value for name, value in inputs.items() if name != "pixel_values_world"}
+
+    return prepared
+
+
 class _StockNames:
     """For the tests that name stock classes instead of asking the tester: ours, under those names."""
 
@@ -92,12 +103,7 @@ class TheWorldModelTest(_StockNames, gemma3.Gemma3Vision2TextModelTest):
     def test_mismatching_num_image_tokens(self) -> None:
         """With pictures alone: it doubles the rows, and not inputs that it does not know."""
         prepare = self.model_tester.prepare_config_and_inputs_for_common
-
-        def without_world() -> tuple[TheWorldConfig, dict[str, Any]]:
-            config, inputs = prepare()
-            return config, {name: value for name, value in inputs.items() if name != "pixel_values_world"}
-
-        with mock.patch.object(self.model_tester, "prepare_config_and_inputs_for_common", without_world):
+        with mock.patch.object(self.model_tester, "prepare_config_and_inputs_for_common", without_world(prepare)):
             super().test_mismatching_num_image_tokens()
 
 
@@ -105,3 +111,9 @@ class TheWorldGatedModelTest(TheWorldModelTest):
     """World features added to image tokens."""
 
     world_fusion = "gated"
+
+    def test_training(self) -> None:
+        """Without the world's clips: it takes the pictures away, and not inputs that it does not know."""
+        prepare = self.model_tester.prepare_config_and_inputs_for_common
+        with mock.patch.object(self.model_tester, "prepare_config_and_inputs_for_common", without_world(prepare)):
+            super().test_training()

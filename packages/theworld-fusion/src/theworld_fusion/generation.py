@@ -17,6 +17,10 @@ BOUNDARIES = ("world_start", "world_end")
 """transformers deals encoded inputs to a prefill's chunks by ``config.{name}_token_id``; these say where one begins."""
 
 
+_HAS_WORLD = "has_world"
+"""Attribute of a cache with world input in it: a later turn on it has to know, and gated prompts do not show it."""
+
+
 @dataclass
 class GatedImageFeatures(BaseModelOutputWithPooling):
     """Image features that hold the world's already; the type says so."""
@@ -69,7 +73,11 @@ class WorldGeneration:
         ids, encoded = kwargs.get("encoder_input_ids"), (kwargs.get("model_kwargs") or {}).get("mm_encoder_outputs")
         in_prompt = ids is not None and not ids.is_floating_point() and (ids == self.config.world_token_id).any()
         gated = isinstance((encoded or {}).get("image"), GatedImageFeatures)
-        if in_prompt or (encoded or {}).get("world") is not None or gated:
+        cache = (kwargs.get("model_kwargs") or {}).get("past_key_values")
+        if in_prompt or (encoded or {}).get("world") is not None or gated or getattr(cache, _HAS_WORLD, False):
+            if cache is not None:
+                setattr(cache, _HAS_WORLD, True)
+            gated = self.config.world_fusion == "gated"
             marker = self.config.image_token_id if gated else self.config.world_token_id
             placeholders = [*self.config.world_token_ids, self.config.image_token_id]
             length = ids.shape[1] if ids is not None and not ids.is_floating_point() else None

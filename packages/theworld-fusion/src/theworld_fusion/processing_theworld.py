@@ -22,7 +22,7 @@ from transformers.tokenization_utils_base import PreTokenizedInput, TextInput
 from theworld_encoders import EncoderSpec, load_image, preprocess, read_video, spec_of, to_frames
 from theworld_encoders.preprocess import Item, is_clip
 from theworld_fusion.configuration_theworld import TheWorldConfig
-from theworld_fusion.remote_code import RemoteCode
+from theworld_fusion.remote_code import saved_with_shim
 from theworld_fusion.slots import num_slots
 from theworld_tokens import Gemma3Token, TokenLayout, WorldToken, register_world_tokens, world_text
 
@@ -32,7 +32,8 @@ _beside: ContextVar[list[str] | None] = ContextVar("beside", default=None)
 """For every item the span that stands before its image block, or nothing."""
 
 
-class TheWorldProcessor(RemoteCode, Gemma3Processor):
+@saved_with_shim(AutoProcessor="TheWorldProcessor")
+class TheWorldProcessor(Gemma3Processor):
     """Gemma 3's processor plus the world branch; see ``__call__``.
 
     Args:
@@ -42,8 +43,6 @@ class TheWorldProcessor(RemoteCode, Gemma3Processor):
             ``TheWorldConfig``.
         world_num_frames: frames that are sampled evenly from a video file.
     """
-
-    _auto_map = {"AutoProcessor": "TheWorldProcessor"}
 
     def __init__(
         self,
@@ -231,6 +230,8 @@ class TheWorldProcessor(RemoteCode, Gemma3Processor):
         """Gemma 3's expansion; each prompt's leading world spans stand right after its BOS."""
         expanded, offsets = super().get_text_with_replacements(text, *args, **kwargs)
         for index, spans in enumerate(_leading.get() or ()):
+            if not spans:
+                continue
             bos = self.tokenizer.bos_token
             start = len(bos) if expanded[index].startswith(bos) else 0
             expanded[index] = expanded[index][:start] + spans + expanded[index][start:]
