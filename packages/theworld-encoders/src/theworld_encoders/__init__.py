@@ -5,6 +5,7 @@ from importlib.metadata import version
 from theworld_encoders.encoder import Encoder as Encoder
 from theworld_encoders.errors import EncoderError as EncoderError
 from theworld_encoders.errors import MediaError as MediaError
+from theworld_encoders.images import decode_image as decode_image
 from theworld_encoders.images import load_image as load_image
 from theworld_encoders.images import to_rgb as to_rgb
 from theworld_encoders.preprocess import preprocess as preprocess

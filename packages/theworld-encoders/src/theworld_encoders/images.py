@@ -3,6 +3,7 @@
 import logging
 import stat
 import struct
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +24,21 @@ def load_image(path: str | Path) -> Image.Image:
         MediaError: there is no such file, or it holds no picture, a damaged one, one above Pillow's limit of pixels,
             or one that ``to_rgb`` refuses.
     """
-    path = regular_file(path, "picture")
-    name = repr(str(path))
+    return _decode(regular_file(path, "picture"), repr(str(path)))
+
+
+def decode_image(content: bytes, name: str = "given") -> Image.Image:
+    """The picture in the bytes of a file, as ``load_image`` reads it; ``name`` is what errors call it.
+
+    Raises:
+        MediaError: it cannot be used, as with ``load_image``.
+    """
+    return _decode(BytesIO(content), name)
+
+
+def _decode(file: Path | BytesIO, name: str) -> Image.Image:
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             return to_rgb(image, name)
     except MediaError:
         raise
