@@ -14,7 +14,7 @@ from theworld_encoders.transformers_encoder import (
     IMAGENET_STD,
     TransformersEncoder,
     configuration,
-    library,
+    needs_transformers,
 )
 
 
@@ -49,7 +49,8 @@ class DinoV3(TransformersEncoder):
     model_types = ("dinov3_vit",)
 
     def __init__(self, config: dict[str, Any], frame_size: int | None = None) -> None:
-        modeling = library("dinov3_vit", self.published.name)
+        with needs_transformers(self.published.name):
+            import transformers.models.dinov3_vit.modeling_dinov3_vit as modeling
         config = config or self.published_config
         settings = configuration(modeling.DINOv3ViTConfig, config, self.published.name)
         spec = replace(

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from theworld_encoders.spec import EncoderSpec
-from theworld_encoders.transformers_encoder import TransformersEncoder, configuration, library
+from theworld_encoders.transformers_encoder import TransformersEncoder, configuration, needs_transformers
 
 _PREFIX = re.compile(r"(model\.)?(vision_tower\.)?(vision_model\.)?")
 """What stands before the tower's own names: SigLIP's, Gemma 3's as published, and as transformers writes them since."""
@@ -52,7 +52,8 @@ class Siglip(TransformersEncoder):
     model_types = ("siglip", "siglip_vision_model", "gemma3")
 
     def __init__(self, config: dict[str, Any], frame_size: int | None = None) -> None:
-        modeling = library("siglip", self.published.name)
+        with needs_transformers(self.published.name):
+            import transformers.models.siglip.modeling_siglip as modeling
         vision = {**(config.get("vision_config", config) or self.published_config), "vision_use_head": False}
         tower = configuration(modeling.SiglipVisionConfig, vision, self.published.name)
         spec = replace(

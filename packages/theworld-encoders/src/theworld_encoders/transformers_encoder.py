@@ -1,7 +1,8 @@
 """What encoders out of transformers share: settings that it checks, sdpa attention, its folders' layout."""
 
 from abc import abstractmethod
-from importlib import import_module
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -59,14 +60,15 @@ class TransformersEncoder(Encoder):
         return encoder.to(device=device, dtype=dtype)
 
 
-def library(family: str, name: str) -> Any:
-    """transformers' module of one family of models; ``name`` is the encoder that needs it.
+@contextmanager
+def needs_transformers(name: str) -> Iterator[None]:
+    """For an import inside: without transformers the encoder ``name`` says which extra brings it.
 
     Raises:
         EncoderError: transformers is not installed.
     """
     try:
-        return import_module(f"transformers.models.{family}.modeling_{family}")
+        yield
     except ImportError as error:
         raise EncoderError(f'{name} needs transformers. Install it: pip install "theworld-encoders[vision]"') from error
 

@@ -15,7 +15,7 @@ from theworld_encoders.transformers_encoder import (
     IMAGENET_STD,
     TransformersEncoder,
     configuration,
-    library,
+    needs_transformers,
 )
 
 
@@ -51,7 +51,8 @@ class VJepa2(TransformersEncoder):
     model_types = ("vjepa2",)
 
     def __init__(self, config: dict[str, Any], frame_size: int | None = None) -> None:
-        modeling = library("vjepa2", self.published.name)
+        with needs_transformers(self.published.name):
+            import transformers.models.vjepa2.modeling_vjepa2 as modeling
         config = config or self.published_config
         futures = config.get("num_future_frames", 0)
         if not isinstance(futures, int) or futures < 0:
