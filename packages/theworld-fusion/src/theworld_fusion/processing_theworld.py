@@ -3,9 +3,12 @@
 """Processor: one ``images=`` feeds both branches, and the world placeholders are written into the text.
 
 An item is a picture or a clip (a list of frames). The VLM's own branch sees a picture, or a clip's last frame; the
-world branch sees all frames. Counting and range checks happen here, on the host: the model never waits for a device.
+world branch sees all frames; both see them upright, opaque and in RGB, as ``to_frames`` makes them. Counting and range
+checks happen here, on the host: the model never waits for a device.
 """
 
+import base64
+import binascii
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,12 +17,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub.utils import httpx
 from transformers import BatchFeature, Gemma3Processor
-from transformers.image_utils import load_image as fetch_image
 from transformers.processing_utils import ProcessingKwargs, Unpack
 from transformers.tokenization_utils_base import PreTokenizedInput, TextInput
 
-from theworld_encoders import EncoderSpec, load_image, preprocess, read_video, spec_of, to_frames
+from theworld_encoders import (
+    EncoderSpec,
+    MediaError,
+    decode_image,
+    load_image,
+    preprocess,
+    read_video,
+    spec_of,
+    to_frames,
+)
 from theworld_encoders.preprocess import Item, is_clip
 from theworld_fusion.configuration_theworld import TheWorldConfig
 from theworld_fusion.remote_code import saved_with_shim
@@ -112,7 +124,7 @@ class TheWorldProcessor(Gemma3Processor):
 
         Args:
             images: one item, a list of items, or one list of items per text; an item is a picture (PIL image, 8-bit
-                array or tensor, path or URL) or a list of frames.
+                RGB array or tensor, path or URL) or a list of frames.
             text: one prompt or several, with one ``<start_of_image>`` for each item.
             world: ``off`` leaves the world branch out of this call: exactly the base VLM's inputs. Default: ``on``.
             world_features: the encoder's output ``[t', r, s, c]`` for each item, where it was computed before; then no
@@ -305,7 +317,7 @@ class TheWorldProcessor(Gemma3Processor):
 
 
 def _last_frame(item: Item) -> Any:
-    return to_frames(item)[-1] if is_clip(item) else item
+    return to_frames(item[-1:] if is_clip(item) else item)[0]
 
 
 def _is_list(value: Any) -> bool:
@@ -314,6 +326,17 @@ def _is_list(value: Any) -> bool:
 
 def _load(item: Any) -> Item:
     """A picture that is given by its path or URL (``data:`` too); anything else is returned as it is."""
-    if isinstance(item, Path) or (isinstance(item, str) and not item.startswith(("http://", "https://", "data:"))):
-        return load_image(item)
-    return fetch_image(item) if isinstance(item, str) else item
+    if isinstance(item, str) and item.startswith(("http://", "https://", "data:")):
+        return decode_image(_fetch(item), repr(item[:100]))
+    return load_image(item) if isinstance(item, str | Path) else item
+
+
+def _fetch(url: str) -> bytes:
+    """Not by transformers' ``load_image``: it drops transparency, and what lies below may be black."""
+    try:
+        if url.startswith("data:"):
+            return base64.b64decode(url.partition(",")[2], validate=True)
+        return httpx.get(url, follow_redirects=True, timeout=60).raise_for_status().content
+    except (httpx.HTTPError, httpx.InvalidURL, binascii.Error) as error:
+        reason = " ".join(str(error).split())
+        raise MediaError(f"The picture {url[:100]!r} cannot be fetched ({reason}). Check its address.") from error
