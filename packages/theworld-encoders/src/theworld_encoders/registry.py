@@ -14,6 +14,8 @@ ENTRY_POINT_GROUP = "theworld.encoders"
 
 _BUILT_IN = {
     "cosmos-predict2-vae": "theworld_encoders.wan_vae:CosmosPredict2Vae",
+    "cosmos1-tokenizer": "theworld_encoders.cosmos1_tokenizer:Cosmos1Tokenizer",
+    "wan22-vae": "theworld_encoders.wan22_vae:Wan22Vae",
 }
 """Name to "module:class": text, so that listing the encoders imports none of them."""
 
