@@ -50,21 +50,12 @@ class Cosmos1Tokenizer(VaeEncoder):
         )
 
     def build(self) -> None:
-        from diffusers.models.autoencoders.autoencoder_kl_cosmos import CosmosCausalConv3d, CosmosEncoder3d
+        from diffusers.models.autoencoders.autoencoder_kl_cosmos import CosmosCausalConv3d
 
-        config, channels = self.config, self.config["latent_channels"]
-        self.encoder = CosmosEncoder3d(
-            in_channels=config["in_channels"],
-            out_channels=channels,
-            block_out_channels=config["encoder_block_out_channels"],
-            num_resnet_blocks=config["num_layers"],
-            attention_resolutions=config["attention_resolutions"],
-            resolution=config["resolution"],
-            patch_size=config["patch_size"],
-            patch_type=config["patch_type"],
-            spatial_compression_ratio=config["spatial_compression_ratio"],
-            temporal_compression_ratio=config["temporal_compression_ratio"],
-        )
+        from theworld_encoders.cosmos1_layers import cosmos_encoder
+
+        channels = self.config["latent_channels"]
+        self.encoder = cosmos_encoder(self.config)
         self.quant_conv = CosmosCausalConv3d(channels, channels, kernel_size=1, padding=0)
 
     def encode(self, pixels: Float[Tensor, "m t 3 h w"]) -> Float[Tensor, "m tt r s c"]:
