@@ -22,6 +22,7 @@ from theworld_encoders.testing import (
     make_tiny_cosmos_folder,
     make_tiny_wan22_folder,
 )
+from theworld_encoders.wan_vae import WanVae
 
 MAKERS = {
     "cosmos-predict2-vae": make_tiny_cosmos_folder,
@@ -176,8 +177,9 @@ def test_bfloat16(pair: Pair) -> None:
 
 
 def test_compiled(pair: Pair) -> None:
-    # captured whole, not lowered: "aot_eager" gets strides of a lone frame wrong in diffusers' own attention block
-    compiled: Callable = torch.compile(pair.encoder.encode, backend="eager", fullgraph=True, dynamic=False)
+    # Each debugging backend has a bug that the other one and inductor have not: see docs/upstream-bugs.md.
+    backend = "eager" if isinstance(pair.encoder, WanVae) else "aot_eager"
+    compiled: Callable = torch.compile(pair.encoder.encode, backend=backend, fullgraph=True, dynamic=False)
     for length in (1, 1 + pair.encoder.spec.temporal_stride):
         pixels = clip(pair, length)
         with torch.no_grad():
