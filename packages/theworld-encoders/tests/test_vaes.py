@@ -1,11 +1,12 @@
 """All three VAE encoders against diffusers' whole autoencoders and the code of its pipelines."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import diffusers
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -176,7 +177,18 @@ def test_bfloat16(pair: Pair) -> None:
         torch.testing.assert_close(features.float(), pair.encoder(clip(pair, length)), rtol=0.1, atol=0.15)
 
 
-def test_compiled(pair: Pair) -> None:
+@pytest.fixture
+def traceable() -> Iterator[None]:
+    """Without the tests' own checks of shapes, which dynamo cannot look into."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # dynamo warns itself
+def test_compiled(pair: Pair, traceable: None) -> None:
     # Each debugging backend has a bug that the other one and inductor have not: see docs/upstream-bugs.md.
     backend = "eager" if isinstance(pair.encoder, WanVae) else "aot_eager"
     compiled: Callable = torch.compile(pair.encoder.encode, backend=backend, fullgraph=True, dynamic=False)
