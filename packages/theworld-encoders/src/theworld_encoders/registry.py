@@ -14,11 +14,13 @@ ENTRY_POINT_GROUP = "theworld.encoders"
 
 _BUILT_IN = {
     "cosmos-predict2-vae": "theworld_encoders.wan_vae:CosmosPredict2Vae",
+    "cosmos1-tokenizer": "theworld_encoders.cosmos1_tokenizer:Cosmos1Tokenizer",
     "dinov3": "theworld_encoders.dinov3:DinoV3",
     "gemma3-siglip": "theworld_encoders.siglip:Gemma3Siglip",
     "siglip": "theworld_encoders.siglip:Siglip",
     "siglip2": "theworld_encoders.siglip:Siglip2",
     "vjepa2": "theworld_encoders.vjepa2:VJepa2",
+    "wan22-vae": "theworld_encoders.wan22_vae:Wan22Vae",
 }
 """Name to "module:class": text, so that listing the encoders imports none of them."""
 

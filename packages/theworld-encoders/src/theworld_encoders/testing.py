@@ -1,6 +1,9 @@
 """For tests, ours and yours: a checkpoint folder of the published layout at toy size, and the encoder contract."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -10,7 +13,25 @@ TINY_FRAME_SIZE = 48
 """Pixels: six latents along each side."""
 
 TINY_WAN_VAE = {"base_dim": 6, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 1, "z_dim": 16}
-"""``AutoencoderKLWan`` settings: published strides, channels and latent statistics, toy widths."""
+"""``AutoencoderKLWan`` settings: published strides and channels, toy widths."""
+
+TINY_WAN22_VAE = {
+    **TINY_WAN_VAE,
+    "z_dim": 48,
+    "decoder_base_dim": 8,
+    "is_residual": True,
+    "patch_size": 2,
+    "in_channels": 12,
+    "out_channels": 12,
+    "scale_factor_spatial": 16,
+}
+
+TINY_COSMOS1_TOKENIZER = {
+    "encoder_block_out_channels": [8, 16, 16, 16],
+    "decode_block_out_channels": [8, 16, 16, 16],
+    "num_layers": 1,
+}
+"""``AutoencoderKLCosmos`` settings, likewise."""
 
 
 def make_tiny_cosmos_folder(folder: str | Path, *, seed: int = 0) -> Path:
@@ -21,15 +42,40 @@ def make_tiny_cosmos_folder(folder: str | Path, *, seed: int = 0) -> Path:
     """
     from diffusers import AutoencoderKLWan
 
+    return _write_tiny_vae(Path(folder), seed, lambda: AutoencoderKLWan(**TINY_WAN_VAE))
+
+
+def make_tiny_wan22_folder(folder: str | Path, *, seed: int = 0) -> Path:
+    """The same for Wan 2.2, whose configuration has a setting that diffusers does not know."""
+    from diffusers import AutoencoderKLWan
+
+    _write_tiny_vae(Path(folder), seed, lambda: AutoencoderKLWan(**TINY_WAN22_VAE))
+    path = Path(folder) / "vae" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "clip_output": False}))
+    return Path(folder)
+
+
+def make_tiny_cosmos1_folder(folder: str | Path, *, seed: int = 0) -> Path:
+    """The same for the Cosmos 1 tokenizer, whose means and deviations are those of sixteen latent frames."""
+    from diffusers import AutoencoderKLCosmos
+
+    return _write_tiny_vae(Path(folder), seed, lambda: AutoencoderKLCosmos(**TINY_COSMOS1_TOKENIZER), latent_frames=16)
+
+
+def _write_tiny_vae(folder: Path, seed: int, build: Callable[[], Any], latent_frames: int = 1) -> Path:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        vae = AutoencoderKLWan(**TINY_WAN_VAE)
+        vae = build()
         _smooth(vae.encoder)
         latents = vae.encode(_moving_blocks(num_clips=16), return_dict=False)[0].mode()
     deviations, means = torch.std_mean(latents, dim=(0, 2, 3, 4))
-    vae.register_to_config(latents_mean=means.tolist(), latents_std=deviations.tolist())
-    vae.save_pretrained(Path(folder) / "vae")
-    return Path(folder)
+    statistics = {"latents_mean": means, "latents_std": deviations}  # every latent frame gets the same
+    vae.register_to_config(**{k: value.repeat_interleave(latent_frames).tolist() for k, value in statistics.items()})
+    vae.save_pretrained(folder / "vae")
+    return folder
+
+
+_BRANCH_ENDS = ("conv2", "conv2.conv_t", "attentions.0.proj", "attentions.0.to_out.0")
 
 
 def _smooth(encoder: torch.nn.Module, blur: float = 1.2, branch: float = 0.2) -> None:
@@ -51,7 +97,7 @@ def _smooth(encoder: torch.nn.Module, blur: float = 1.2, branch: float = 0.2) ->
             delays = torch.nn.functional.one_hot(torch.randint(time, (outputs,)), time)
             mix = torch.randn(outputs, inputs) / inputs**0.5
             weight = mix[:, :, None, None] * delays[:, None, :, None] * blurs[:, :, None]
-            scale = branch if name.endswith(("conv2", "attentions.0.proj")) else 1.0
+            scale = branch if name.endswith(_BRANCH_ENDS) else 1.0
             module.weight.copy_(scale * weight.reshape(module.weight.shape))
             torch.nn.init.zeros_(module.bias)  # pyright: ignore[reportArgumentType]
 
