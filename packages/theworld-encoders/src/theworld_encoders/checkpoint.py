@@ -15,15 +15,15 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 INDEX = WEIGHTS + ".index.json"
 
 
-def find_component(source: str | Path, subfolder: str, revision: str | None) -> Path:
-    """The local folder of one component; a hub id is downloaded, that component only.
+def find_component(source: str | Path, subfolder: str, revision: str | None, files: str = "*") -> Path:
+    """The local folder of one component; of a hub id, its ``files`` are downloaded and nothing else.
 
     Raises:
         EncoderError: there is no such folder or repository, or it holds no such component.
     """
     root = Path(source)
     if not root.is_dir():
-        root = _download(str(source), subfolder, revision)
+        root = _download(str(source), f"{subfolder}/{files}", revision)
     folder = root / subfolder
     if not (folder / "config.json").is_file():
         raise EncoderError(
@@ -32,19 +32,21 @@ def find_component(source: str | Path, subfolder: str, revision: str | None) -> 
     return folder
 
 
-def read_config(folder: Path, class_name: str) -> dict[str, Any]:
+def read_config(folder: Path, class_name: str | None = None) -> dict[str, Any]:
     """The component's configuration, without the entries that start with an underscore.
 
     Raises:
-        EncoderError: it is no JSON object, or describes another class.
+        EncoderError: it is no JSON object, or describes another class than ``class_name``, where that is given.
     """
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise EncoderError(f"{path} is no JSON: {error}. Fetch the checkpoint again.") from error
-    found = config.get("_class_name") if isinstance(config, dict) else None
-    if found != class_name:
+    if not isinstance(config, dict):
+        raise EncoderError(f"{path} is a JSON {type(config).__name__}, not an object. Fetch the checkpoint again.")
+    found = config.get("_class_name")
+    if class_name is not None and found != class_name:
         raise EncoderError(f"{path} describes {found}, not {class_name}. Give the folder of a {class_name} checkpoint.")
     return {key: value for key, value in config.items() if not key.startswith("_")}
 
@@ -93,11 +95,11 @@ def load_exactly(module: torch.nn.Module, tensors: dict[str, torch.Tensor], fold
             parameter.copy_(tensors[key])
 
 
-def _download(repo_id: str, subfolder: str, revision: str | None) -> Path:
+def _download(repo_id: str, pattern: str, revision: str | None) -> Path:
     if repo_id.count("/") != 1 or repo_id.startswith((".", "/", "~")):
         raise EncoderError(f"there is no folder {repo_id}. Give an existing folder or a hub id such as owner/name.")
     try:
-        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=[f"{subfolder}/*"]))
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=[pattern]))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         reason = str(error).strip().splitlines()[0]
         raise EncoderError(
