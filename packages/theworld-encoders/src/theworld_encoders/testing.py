@@ -1,9 +1,12 @@
 """For tests, ours and yours: a checkpoint folder of the published layout at toy size, and the encoder contract."""
 
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from theworld_encoders import contract
 from theworld_encoders.encoder import Encoder
 
 TINY_FRAME_SIZE = 48
@@ -68,27 +71,44 @@ def _moving_blocks(num_clips: int, num_frames: int = 5) -> torch.Tensor:
     return clips
 
 
-def check_encoder(encoder: Encoder) -> None:
+@dataclass(frozen=True, kw_only=True)
+class TinyEncoder:
+    """How to write a checkpoint of an encoder's published layout at toy size, and the frames that it takes."""
+
+    make: Callable[[Path], Path]
+    frame_size: int = TINY_FRAME_SIZE
+
+
+TINY_ENCODERS: dict[str, TinyEncoder] = {
+    "cosmos-predict2-vae": TinyEncoder(make=make_tiny_cosmos_folder),
+}
+"""Every encoder of the registry, by name: what is listed here, tests mix with everything else."""
+
+
+def check_encoder(encoder: Encoder, *, without: Collection[str] = ()) -> None:
     """Run the contract that every encoder keeps; any third party's can be run through it.
 
+    Give a new encoder, as ``from_config`` or ``from_pretrained`` made it. It promises, by name:
+
+    - ``copies``: deep copies and pickles give the same features, bit for bit.
+    - ``shape``: features have the spec's grid and width and are finite; clips that break the frame rule are refused.
+    - ``dtype``: features have the pixels' dtype, also after ``.to(torch.bfloat16)``.
+    - ``repeats``: the same pixels give the same features, bit for bit.
+    - ``batch``: an item's features do not depend on its batch, up to ``theworld_encoders.contract.TOLERANCE``.
+    - ``pixels``: features depend on the pixels.
+    - ``time``: ``world`` encoders see time's arrow, ``vision`` encoders each frame alone.
+    - ``frozen``: nothing requires gradients, all is in eval mode, and no call keeps anything for a backward pass.
+    - ``gradients``: once parameters require them, gradients reach parameters and pixels.
+    - ``device``: it can be made on the meta device and filled by ``reset_parameters``; all of it moves with ``.to``.
+    - ``saving``: ``from_config(config)`` with its state dict gives the same features, bit for bit.
+    - ``threads``: four threads may call it at once.
+    - ``no traces``: a call changes nothing but its result: no random state, no mode, no buffer.
+
+    Args:
+        without: promises that this encoder does not make, such as ``pixels`` for one whose features are constant.
+
     Raises:
-        AssertionError: a promise is broken; the message says which.
+        AssertionError: a promise is broken; the message says which and how.
+        ValueError: ``without`` names no promise.
     """
-    spec, size = encoder.spec, encoder.spec.frame_size
-    device = next(encoder.parameters()).device
-    generator = torch.Generator().manual_seed(0)
-    lengths = (1, spec.fit_frames(2))
-    clips = [torch.rand(t, 3, size, size, generator=generator).mul(2).sub(1).to(device) for t in lengths]
-    singles = [encoder(clip[None])[0] for clip in clips]
-    for clip, features in zip(clips, singles, strict=True):
-        wanted = (*spec.grid(clip.shape[0], size, size), spec.width)
-        assert features.shape == wanted, f"features have shape {tuple(features.shape)}, the spec says {wanted}"
-        assert features.isfinite().all(), "features are not finite"
-        assert not features.requires_grad, "a frozen encoder's features require gradients"
-    grouped = encoder.encode_items([clips[1], clips[0], clips[1]])
-    for features, single in zip(grouped, (singles[1], singles[0], singles[1]), strict=True):
-        torch.testing.assert_close(features, single, msg="grouped items differ from single ones")
-    assert not torch.equal(encoder(-clips[1][None])[0], singles[1]), "features do not depend on the pixels"
-    if spec.kind == "world":
-        backwards = encoder(clips[1].flip(0)[None])[0]
-        assert not torch.allclose(backwards, singles[1].flip(0)), "a world encoder's features do not see time's arrow"
+    contract.check(encoder, without=without)
