@@ -23,7 +23,7 @@ def find_component(source: str | Path, subfolder: str, revision: str | None, fil
     """
     root = Path(source)
     if not root.is_dir():
-        root = _download(str(source), f"{subfolder}/{files}", revision)
+        root = _download(str(source), f"{subfolder}/{files}".lstrip("/"), revision)
     folder = root / subfolder
     if not (folder / "config.json").is_file():
         raise EncoderError(
