@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from theworld_encoders import Encoder, EncoderSpec
 from theworld_encoders.contract import PROMISES
 from theworld_encoders.registry import ENTRY_POINT_GROUP, list_encoders
-from theworld_encoders.testing import TINY_ENCODERS, check_encoder
+from theworld_encoders.testing import check_encoder
+from theworld_encoders.testing_all import TINY_ENCODERS
 
 PATCH = 8
 
@@ -148,6 +149,12 @@ class Training(Honest):
         return self
 
 
+class TrainedAround(Honest):
+    def train(self, mode: bool = True) -> "Honest":
+        nn.Module.train(self, mode)
+        return self
+
+
 class AlwaysGrad(Honest):
     def encode(self, pixels: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -273,6 +280,7 @@ BROKEN: dict[type[Honest], str] = {
     Peeking: r"time: a vision encoder's features of a frame depend on other frames",
     Trainable: r"frozen: project.weight requires gradients in a new encoder",
     Training: r"frozen: \['the encoder'\] is in training mode",
+    TrainedAround: r"frozen: train\(\) puts a frozen encoder into training mode",
     AlwaysGrad: r"frozen: a frozen encoder's features require gradients",
     Keeping: r"frozen: a frozen encoder keeps \d+ tensors for a backward pass",
     Detached: r"gradients: features do not require gradients though parameters do",

@@ -8,7 +8,7 @@ import torch
 
 from theworld_encoders import list_controls
 from theworld_encoders.registry import DEFAULT_ENCODER
-from theworld_encoders.testing import TINY_ENCODERS
+from theworld_encoders.testing_all import TINY_ENCODERS
 from theworld_fusion import (
     TheWorldConfig,
     TheWorldForConditionalGeneration,
@@ -34,13 +34,12 @@ def mix(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pair]:
 
     def mix(name: str, **overrides: object) -> Pair:
         wrapped = name.partition(":")[2] or (DEFAULT_ENCODER if name in list_controls() else name)
-        tiny, world = TINY_ENCODERS[wrapped], root / wrapped
+        world = root / wrapped
         if not world.exists():
-            tiny.make(world)
+            TINY_ENCODERS[wrapped](world)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            settings = {**TINY_WORLD, "frame_size": tiny.frame_size, **overrides}
-            return assemble(root / "vlm", world, encoder=name, **settings)
+            return assemble(root / "vlm", world, encoder=name, **{**TINY_WORLD, **overrides})
 
     return mix
 

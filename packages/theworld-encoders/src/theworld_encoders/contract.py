@@ -127,6 +127,8 @@ def _frozen(subject: Subject) -> None:
         )
     training = [name or "the encoder" for name, module in subject.encoder.named_modules() if module.training]
     _ensure(not training, f"{training[:1]} is in training mode in a new encoder: call freeze() when it is made")
+    training = [module for module in deepcopy(subject.encoder).train().modules() if module.training]
+    _ensure(not training, "train() puts a frozen encoder into training mode, as a model around it would")
     kept: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
         features = subject.encoder(subject.clips[0][None].clone().requires_grad_())

@@ -1,7 +1,6 @@
 """For tests, ours and yours: a checkpoint folder of the published layout at toy size, and the encoder contract."""
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -69,20 +68,6 @@ def _moving_blocks(num_clips: int, num_frames: int = 5) -> torch.Tensor:
         for frame, (top, left) in enumerate(path.long().tolist()):
             clip[:, frame, top : top + block, left : left + block] = colour
     return clips
-
-
-@dataclass(frozen=True, kw_only=True)
-class TinyEncoder:
-    """How to write a checkpoint of an encoder's published layout at toy size, and the frames that it takes."""
-
-    make: Callable[[Path], Path]
-    frame_size: int = TINY_FRAME_SIZE
-
-
-TINY_ENCODERS: dict[str, TinyEncoder] = {
-    "cosmos-predict2-vae": TinyEncoder(make=make_tiny_cosmos_folder),
-}
-"""Every encoder of the registry, by name: what is listed here, tests mix with everything else."""
 
 
 def check_encoder(encoder: Encoder, *, without: Collection[str] = ()) -> None:
