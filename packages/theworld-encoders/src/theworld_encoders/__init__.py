@@ -10,6 +10,7 @@ from theworld_encoders.images import load_image as load_image
 from theworld_encoders.images import to_rgb as to_rgb
 from theworld_encoders.preprocess import preprocess as preprocess
 from theworld_encoders.preprocess import to_frames as to_frames
+from theworld_encoders.registry import list_controls as list_controls
 from theworld_encoders.registry import list_encoders as list_encoders
 from theworld_encoders.registry import load_encoder as load_encoder
 from theworld_encoders.registry import spec_of as spec_of

@@ -17,15 +17,17 @@ MODEL = "model.safetensors"
 """What transformers calls a model's."""
 
 
-def find_component(source: str | Path, subfolder: str, revision: str | None) -> Path:
+def find_component(source: str | Path, subfolder: str, revision: str | None, *, weights: bool = True) -> Path:
     """The local folder of one component; a hub id is downloaded, that component only (``""``: what lies at the top).
+
+    Without ``weights``, that is its configuration alone.
 
     Raises:
         EncoderError: there is no such folder or repository, or it holds no such component.
     """
     root = Path(source)
     if not root.is_dir():
-        root = _download(str(source), subfolder, revision)
+        root = _download(str(source), subfolder, revision, weights)
     folder = root / subfolder
     if not (folder / "config.json").is_file():
         config = Path(subfolder, "config.json")
@@ -38,7 +40,7 @@ def read_config(folder: Path, *kinds: str, key: str = "_class_name") -> dict[str
 
     Args:
         folder: where its ``config.json`` lies.
-        kinds: what may stand under ``key``: classes of diffusers, or model types of transformers.
+        kinds: what may stand under ``key``: classes of diffusers, or model types of transformers; by default anything.
         key: ``_class_name`` or ``model_type``.
 
     Raises:
@@ -49,8 +51,10 @@ def read_config(folder: Path, *kinds: str, key: str = "_class_name") -> dict[str
         config = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise EncoderError(f"{path} is no JSON: {error}. Fetch the checkpoint again.") from error
-    found = config.get(key) if isinstance(config, dict) else None
-    if found not in kinds:
+    if not isinstance(config, dict):
+        raise EncoderError(f"{path} is a JSON {type(config).__name__}, not an object. Fetch the checkpoint again.")
+    found = config.get(key)
+    if kinds and found not in kinds:
         wanted = " or ".join(kinds)
         raise EncoderError(f"{path} describes {found}, not {wanted}. Give the folder of a {wanted} checkpoint.")
     return {key: value for key, value in config.items() if not key.startswith("_")}
@@ -101,11 +105,12 @@ def load_exactly(module: torch.nn.Module, tensors: dict[str, torch.Tensor], fold
             parameter.copy_(tensors[key])
 
 
-def _download(repo_id: str, subfolder: str, revision: str | None) -> Path:
+def _download(repo_id: str, subfolder: str, revision: str | None, weights: bool) -> Path:
     if repo_id.count("/") != 1 or repo_id.startswith((".", "/", "~")):
         raise EncoderError(f"there is no folder {repo_id}. Give an existing folder or a hub id such as owner/name.")
     try:
         patterns = [f"{subfolder}/*"] if subfolder else ["config.json", "model*.safetensors", f"{MODEL}.index.json"]
+        patterns = patterns if weights else [f"{subfolder}/config.json".lstrip("/")]
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         reason = str(error).strip().splitlines()[0]

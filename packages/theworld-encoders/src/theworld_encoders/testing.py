@@ -1,12 +1,13 @@
 """For tests, ours and yours: a checkpoint folder of the published layout at toy size, and the encoder contract."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from theworld_encoders import contract
 from theworld_encoders.encoder import Encoder
 
 TINY_FRAME_SIZE = 48
@@ -114,31 +115,30 @@ def _moving_blocks(num_clips: int, num_frames: int = 5) -> torch.Tensor:
     return clips
 
 
-def check_encoder(encoder: Encoder) -> None:
+def check_encoder(encoder: Encoder, *, without: Collection[str] = ()) -> None:
     """Run the contract that every encoder keeps; any third party's can be run through it.
 
+    Give a new encoder, as ``from_config`` or ``from_pretrained`` made it. It promises, by name:
+
+    - ``copies``: deep copies and pickles give the same features, bit for bit.
+    - ``shape``: features have the spec's grid and width and are finite; clips that break the frame rule are refused.
+    - ``dtype``: features have the pixels' dtype, also after ``.to(torch.bfloat16)``.
+    - ``repeats``: the same pixels give the same features, bit for bit.
+    - ``batch``: an item's features do not depend on its batch, up to ``theworld_encoders.contract.TOLERANCE``.
+    - ``pixels``: features depend on the pixels.
+    - ``time``: ``world`` encoders see time's arrow, ``vision`` encoders each frame alone.
+    - ``frozen``: nothing requires gradients, all is in eval mode, and no call keeps anything for a backward pass.
+    - ``gradients``: once parameters require them, gradients reach parameters and pixels.
+    - ``device``: it can be made on the meta device and filled by ``reset_parameters``; all of it moves with ``.to``.
+    - ``saving``: ``from_config(config)`` with its state dict gives the same features, bit for bit.
+    - ``threads``: four threads may call it at once.
+    - ``no traces``: a call changes nothing but its result: no random state, no mode, no buffer.
+
+    Args:
+        without: promises that this encoder does not make, such as ``pixels`` for one whose features are constant.
+
     Raises:
-        AssertionError: a promise is broken; the message says which.
+        AssertionError: a promise is broken; the message says which and how.
+        ValueError: ``without`` names no promise.
     """
-    spec, size = encoder.spec, encoder.spec.frame_size
-    device = next(encoder.parameters()).device
-    generator = torch.Generator().manual_seed(0)
-    shortest = spec.fit_frames(1)
-    lengths = (shortest, spec.fit_frames(shortest + 1))
-    clips = [torch.rand(t, 3, size, size, generator=generator).mul(2).sub(1).to(device) for t in lengths]
-    singles = [encoder(clip[None])[0] for clip in clips]
-    for clip, features in zip(clips, singles, strict=True):
-        wanted = (*spec.grid(clip.shape[0], size, size), spec.width)
-        assert features.shape == wanted, f"features have shape {tuple(features.shape)}, the spec says {wanted}"
-        assert features.isfinite().all(), "features are not finite"
-        assert not features.requires_grad, "a frozen encoder's features require gradients"
-    grouped = encoder.encode_items([clips[1], clips[0], clips[1]])
-    for features, single in zip(grouped, (singles[1], singles[0], singles[1]), strict=True):
-        torch.testing.assert_close(features, single, msg="grouped items differ from single ones")
-    assert not torch.equal(encoder(-clips[1][None])[0], singles[1]), "features do not depend on the pixels"
-    if spec.kind == "world":
-        backwards = encoder(clips[1].flip(0)[None])[0]
-        assert not torch.allclose(backwards, singles[1].flip(0)), "a world encoder's features do not see time's arrow"
-    else:
-        alone = torch.cat([encoder(frame[None, None])[0] for frame in clips[1]])
-        torch.testing.assert_close(alone, singles[1], msg="a vision encoder's features of a frame depend on others")
+    contract.check(encoder, without=without)

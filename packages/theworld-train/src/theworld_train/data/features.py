@@ -26,7 +26,7 @@ def with_world_features(
         batch_size: items that are encoded together.
         threads: batches that are encoded at a time; encoders may be shared by threads.
     """
-    like = next(encoder.parameters())
+    like = next(encoder.parameters(), torch.zeros(()))  # some controls have no parameters
 
     def encode(chunk: Sequence[Example]) -> list[Example]:
         items = [_items(processor.load_media(example.messages)) for example in chunk]
