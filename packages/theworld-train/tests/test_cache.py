@@ -12,9 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from theworld_encoders import DamagedFeatures, FeatureCache, MediaError, VideoFile, read_video
+from theworld_encoders import (
+    DamagedFeatures,
+    FeatureCache,
+    MediaError,
+    VideoFile,
+    encoder_key,
+    load_encoder,
+    read_video,
+)
 from theworld_encoders.shard import shard_paths
-from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor
+from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor, load_model
 from theworld_fusion.testing import chat, encode, random_clip, random_picture
 from theworld_train.cli import main
 from theworld_train.data import Collator, Example
@@ -140,6 +148,12 @@ def test_examples_fill_a_cache_themselves(pair: Pair, tmp_path: Path, monkeypatc
     assert len(FeatureCache(tmp_path, encoder)) == 3
 
 
+def test_every_way_to_load_an_encoder_gives_one_key(pair: Pair, checkpoint: Path, world: Path) -> None:
+    loaded = load_encoder("cosmos-predict2-vae", world, frame_size=48)
+    encoders = [loaded, pair[0].model.world_encoder, load_model(str(checkpoint)).model.world_encoder]
+    assert len({encoder_key(encoder) for encoder in encoders}) == 1
+
+
 def test_a_processor_of_another_encoder_is_refused(pair: Pair, tmp_path: Path) -> None:
     model, processor = pair
     other = type(processor)(processor.image_processor, processor.tokenizer, world_frame_size=64)
@@ -215,8 +229,13 @@ def test_the_cache_can_be_kept_small(fill: Run, media: Path, tmp_path: Path) -> 
     out = tmp_path / "features"
     assert fill("--data", media, "--out", out)[0] == 0
     random_picture(20).save(media / "new.png")
-    assert "7 inputs: 1 encoded, 4 were in" in fill("--data", media, "--out", out, "--max-bytes", 1)[1]
-    assert len(shard_paths(out)) <= 2  # the newest, and the one that was read last
+    _, said, _ = fill("--data", media, "--out", out, "--max-bytes", 1)
+    assert "7 inputs: 1 encoded, 4 were in" in said
+    assert "; 5 items are kept within 1 bytes" in said  # of the newest shard, and of the one that was read last
+    random_picture(21).save(media / "newer.png")
+    _, said, _ = fill("--data", media, "--out", out, "--max-bytes", 1)
+    assert "8 inputs: 1 encoded, 5 were in" in said
+    assert len(shard_paths(out)) == 2
 
 
 def test_two_processes_build_shares_without_overlap(world: Path, media: Path, tmp_path: Path, pair: Pair) -> None:

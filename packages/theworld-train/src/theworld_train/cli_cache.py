@@ -1,6 +1,5 @@
 """``theworld cache``: world features on disk, computed once for training, evaluation and answers."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -75,7 +74,7 @@ def build(
         built = job(media, cache, num_frames=num_frames, dead_file=dead_file, report=bar)
     who = "" if rank.of == 1 else f"process {rank.number + 1} of {rank.of}: "
     dead = f", {built.dead} cannot be read: see {dead_file}" if built.dead else ""
-    print(f"{who}{built.total} inputs: {built.encoded} encoded, {built.cached} were in {out}{dead}")
-    sys.stdout.flush()
+    kept = "" if max_bytes is None else f"; {len(cache)} items are kept within {max_bytes} bytes"
+    print(f"{who}{built.total} inputs: {built.encoded} encoded, {built.cached} were in {out}{dead}{kept}", flush=True)
     if rank.of == 1:  # of several processes, one without a good input must not stop the others
         check_built(built, dead_file)
