@@ -7,11 +7,13 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 
 from theworld_encoders import (
     DamagedFeatures,
@@ -264,6 +266,21 @@ def test_a_reader_takes_an_evicted_item_for_missing(tmp_path: Path) -> None:
     filled(tmp_path)
     reader = FeatureCache(tmp_path, "toy")
     shard_paths(tmp_path)[0].unlink()
+    assert reader.get("item 0") is None
+    assert reader.get("item 2") is not None
+
+
+def test_a_shard_that_is_evicted_while_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(tmp_path)
+    reader, evicted = FeatureCache(tmp_path, "toy"), shard_paths(tmp_path)[0]
+
+    def too_late(path: Path, framework: str) -> Any:
+        if path == evicted:
+            path.unlink()
+            raise RuntimeError(f"unable to open file <{path}> in read-only mode")
+        return safe_open(path, framework)
+
+    monkeypatch.setattr("theworld_encoders.shard.safe_open", too_late)
     assert reader.get("item 0") is None
     assert reader.get("item 2") is not None
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, uint8
 
@@ -46,8 +46,10 @@ class Shard:
         self.checksums = metadata
         try:
             self._file = safe_open(path, framework="pt")
-        except SafetensorError as error:
-            raise _damaged(f"the shard {path} cannot be opened ({error})") from error
+        except RuntimeError as error:  # torch's, which opens the file once more by its name
+            if path.exists():
+                raise
+            raise FileNotFoundError(f"{path} was removed while it was being opened. Encode its items again.") from error
 
     def read(self, key: str) -> Tensor:
         """One item, in memory of its own: what a caller does to it reaches neither the file nor the next reader.
