@@ -24,6 +24,8 @@ from theworld_encoders.source import Source, blake2b, load_source, source_digest
 _SHARD_BYTES = 64 * 2**20
 _SHARD_SECONDS = 60.0
 _OPEN_SHARDS = 128
+_PIXELS = 1
+"""Raise it when decoding or preprocessing makes other pixels of the same file: what was cached then counts no more."""
 
 
 def encoder_key(encoder: Encoder) -> str:
@@ -37,7 +39,7 @@ def encoder_key(encoder: Encoder) -> str:
         raise EncoderError(f"{encoder.spec.name} is being trained, so its features change. Call freeze() on it first.")
     if any(tensor.is_meta for tensor in weights.values()):
         raise EncoderError(f"weights of {encoder.spec.name} are offloaded. Load it alone, with load_encoder.")
-    digest = blake2b(json.dumps([asdict(encoder.spec), encoder.config], sort_keys=True, default=str).encode())
+    digest = blake2b(json.dumps([_PIXELS, asdict(encoder.spec), encoder.config], sort_keys=True, default=str).encode())
     for name, tensor in sorted(weights.items()):
         digest.update(checksum(name, tensor).encode())
     return f"{encoder.spec.name}-{digest.hexdigest()}"

@@ -14,6 +14,11 @@ ENTRY_POINT_GROUP = "theworld.encoders"
 
 _BUILT_IN = {
     "cosmos-predict2-vae": "theworld_encoders.wan_vae:CosmosPredict2Vae",
+    "dinov3": "theworld_encoders.dinov3:DinoV3",
+    "gemma3-siglip": "theworld_encoders.siglip:Gemma3Siglip",
+    "siglip": "theworld_encoders.siglip:Siglip",
+    "siglip2": "theworld_encoders.siglip:Siglip2",
+    "vjepa2": "theworld_encoders.vjepa2:VJepa2",
 }
 """Name to "module:class": text, so that listing the encoders imports none of them."""
 

@@ -18,10 +18,14 @@ class EncoderSpec:
     """Height and width that frames are resized to, in pixels."""
     spatial_stride: int
     """Pixels per feature along each side."""
+    drops_edges: bool = False
+    """Whether pixels beyond the last whole stride are left out, not refused: SigLIP's 384 are 27 * 14, and 6 more."""
     temporal_stride: int
     """Frames per feature in time."""
     first_frame_alone: bool = True
     """The causal rule of ``1 + stride * n`` frames, where the first has a feature of its own; else ``stride * n``."""
+    future_frames: int = 0
+    """Feature frames that are predicted beyond the clip; they come last."""
     pixel_mean: float | tuple[float, float, float] = 0.5
     """Subtracted from pixels in [0, 1]; one number, or one for each of red, green and blue."""
     pixel_std: float | tuple[float, float, float] = 0.5
@@ -35,7 +39,7 @@ class EncoderSpec:
     revision: str
     """The revision that was read when this was written."""
     subfolder: str
-    """Folder of the component inside the repository."""
+    """Folder of the component inside the repository; empty where it lies at the top."""
     licence: str
     gated: bool
     """Whether the hub asks to accept terms before the download."""
@@ -43,12 +47,12 @@ class EncoderSpec:
     def feature_frames(self, t: int) -> int:
         """Feature frames ``t'`` of a clip of ``t`` frames, after it was fitted to the frame rule."""
         alone = int(self.first_frame_alone)
-        return alone + (self.fit_frames(t) - alone) // self.temporal_stride
+        return alone + (self.fit_frames(t) - alone) // self.temporal_stride + self.future_frames
 
     def most_frames(self, feature_frames: int) -> int:
         """The longest clip that has that many feature frames."""
         alone = int(self.first_frame_alone)
-        return alone + (feature_frames - alone) * self.temporal_stride
+        return alone + (feature_frames - self.future_frames - alone) * self.temporal_stride
 
     @property
     def frame_rule(self) -> str:
@@ -70,13 +74,16 @@ class EncoderSpec:
         """Feature grid ``(t', r, s)`` of a clip of ``t`` frames of ``h`` x ``w`` pixels.
 
         Raises:
-            ValueError: a side is no multiple of the spatial stride, or ``t`` is below one.
+            ValueError: a side is no multiple of the spatial stride, or below one; or ``t`` is.
         """
-        if h % self.spatial_stride or w % self.spatial_stride or h < 1 or w < 1:
-            raise ValueError(
-                f"{self.name} cannot encode frames of {h} x {w} pixels. "
-                f"Use sides that are multiples of {self.spatial_stride}."
+        whole = self.drops_edges or not (h % self.spatial_stride or w % self.spatial_stride)
+        if not whole or min(h, w) < self.spatial_stride:
+            rule = (
+                f"of at least {self.spatial_stride}"
+                if self.drops_edges
+                else f"that are multiples of {self.spatial_stride}"
             )
+            raise ValueError(f"{self.name} cannot encode frames of {h} x {w} pixels. Use sides {rule}.")
         return self.feature_frames(t), h // self.spatial_stride, w // self.spatial_stride
 
     def num_tokens(self, t: int, h: int, w: int) -> int:

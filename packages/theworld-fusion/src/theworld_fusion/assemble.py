@@ -103,6 +103,11 @@ def assemble(
         model, info = TheWorldForConditionalGeneration.from_pretrained(
             vlm, config=config, revision=revision, dtype=dtype, device_map=device_map, output_loading_info=True
         )
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise CheckpointError(
+            f"{vlm} does not fit into memory by device_map={device_map!r}, and a model is assembled in memory. "
+            "Assemble it on a larger machine, save_pretrained it, and load it here with load_model."
+        )
     check_loading(vlm, info, new=("model.world_encoder.", *NEW_MODULES))
     if config.world_fusion != "none":
         _fill_world(model, world_encoder)

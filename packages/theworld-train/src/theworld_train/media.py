@@ -13,6 +13,8 @@ from theworld_train.errors import UsageError
 PICTURES = frozenset({".avif", ".bmp", ".gif", ".heic", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 CLIPS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv"})
 
+URLS = ("http://", "https://", "data:")
+
 
 @dataclass(frozen=True, slots=True)
 class Medium:
@@ -32,16 +34,16 @@ class Medium:
         """What an encoder's features are made of; ``num_frames`` are taken of a video file.
 
         Raises:
-            MediaError: the line that should have named it cannot be read.
+            MediaError: the line that should have named it cannot be read, or its URL.
         """
         if self.kind == "unreadable":
             raise MediaError(self.value)
         if self.kind == "video":
             return VideoFile(Path(self.value), num_frames) if isinstance(self.value, str | Path) else list(self.value)
-        if isinstance(self.value, str) and self.value.startswith(("http://", "https://", "data:")):
-            from transformers.image_utils import load_image as fetch_image  # as the processor does
+        if isinstance(self.value, str) and self.value.startswith(URLS):
+            from theworld_fusion.processing_theworld import load_picture  # it takes seconds, and few need it
 
-            return fetch_image(self.value)
+            return load_picture(self.value)
         return Path(self.value) if isinstance(self.value, str) else self.value
 
 
@@ -88,7 +90,7 @@ def _of_lines(file: Path) -> Iterator[Medium]:
             )
             continue
         for kind, value in found:
-            if isinstance(value, str) and not value.startswith(("http://", "https://", "data:")):
+            if isinstance(value, str) and not value.startswith(URLS):
                 yield Medium(str(file.parent / value), kind, file.parent / value)
             else:
                 yield Medium(label, kind, value)
