@@ -7,6 +7,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from theworld_train import cli_cache
+
 app = typer.Typer(
     help="World tokens for Gemma 3: answer questions about pictures and clips, and see what a world model adds.",
     no_args_is_help=True,
@@ -14,6 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(cli_cache.app, name="cache")
 
 _FRAMES = 13
 """Frames of a clip for an untrained pair: four latent frames of 14 x 14 fill the 784 slots."""
