@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from theworld_encoders.encoder import Encoder
+from theworld_encoders.preprocess import normalise
 from theworld_encoders.spec import EncoderSpec
 
 SEED = 2718
@@ -178,8 +179,7 @@ class OtherItem(Pretrained):
         frames, _, height, width = like.shape[1:]
         coarse = torch.rand(1, 3, 2, 4, 4, generator=torch.Generator().manual_seed(SEED))
         smooth = nn.functional.interpolate(coarse, size=(frames, height, width), mode="trilinear")
-        mean, std = (torch.tensor(value).view(-1, 1, 1) for value in (self.spec.pixel_mean, self.spec.pixel_std))
-        return ((rearrange(smooth, "m c t h w -> m t c h w") - mean) / std).to(like)
+        return normalise(rearrange(smooth, "m c t h w -> m t c h w"), self.spec).to(like)
 
 
 class ShuffledSlots(Pretrained):

@@ -59,8 +59,18 @@ class Encoder(nn.Module, ABC):
         Raises:
             EncoderError: there is no such checkpoint, or its configuration cannot be read.
         """
-        folder = find_component(source, cls.published.subfolder, revision, weights=False)
-        return read_config(folder)
+        return read_config(cls.folder_of(source, revision, weights=False))
+
+    @classmethod
+    def folder_of(cls, source: str | Path | None, revision: str | None, *, weights: bool = True) -> Path:
+        """Where a checkpoint lies on this machine; without a ``source``, the published one at its pinned revision.
+
+        Raises:
+            EncoderError: there is no such checkpoint.
+        """
+        if source is None:
+            source, revision = cls.published.repo_id, revision or cls.published.revision
+        return find_component(source, cls.published.subfolder, revision, weights=weights)
 
     @abstractmethod
     def encode(self, pixels: Float[Tensor, "m t 3 h w"]) -> Float[Tensor, "m tt r s c"]:

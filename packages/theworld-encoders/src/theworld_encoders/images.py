@@ -13,6 +13,9 @@ from theworld_encoders.errors import MediaError
 
 logger = logging.getLogger(__name__)
 
+URLS = ("http://", "https://", "data:")
+"""How an address begins, where another text is a path."""
+
 # What Pillow's readers raise on damaged files, found by feeding them some 30,000.
 _DAMAGE = (OSError, ValueError, SyntaxError, RuntimeError, TypeError, LookupError, ArithmeticError, struct.error)
 

@@ -72,8 +72,13 @@ def preprocess(item: Item, spec: EncoderSpec) -> Float[Tensor, "t 3 h w"]:
     frames = [_to_square(frame, spec) for frame in to_frames(item)]
     frames += frames[-1:] * (spec.fit_frames(len(frames)) - len(frames))
     pixels = torch.from_numpy(np.stack([np.asarray(frame) for frame in frames])).permute(0, 3, 1, 2)
+    return normalise(pixels.float() / 255, spec)
+
+
+def normalise(values: Float[Tensor, "*m 3 h w"], spec: EncoderSpec) -> Float[Tensor, "*m 3 h w"]:
+    """Values in [0, 1] by the spec's means and deviations."""
     mean, std = (torch.tensor(value).view(-1, 1, 1) for value in (spec.pixel_mean, spec.pixel_std))
-    return (pixels.float() / 255 - mean) / std
+    return (values - mean) / std
 
 
 def _to_square(frame: Image.Image, spec: EncoderSpec) -> Image.Image:

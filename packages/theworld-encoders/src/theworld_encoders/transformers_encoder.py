@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import torch
 from huggingface_hub.errors import StrictDataclassError
 
-from theworld_encoders.checkpoint import MODEL, find_component, load_exactly, read_config, read_tensors
+from theworld_encoders.checkpoint import MODEL, load_exactly, read_config, read_tensors
 from theworld_encoders.encoder import Encoder
 from theworld_encoders.errors import EncoderError
 
@@ -50,9 +50,7 @@ class TransformersEncoder(Encoder):
         **settings: Any,
     ) -> Self:
         """As every encoder's; ``settings`` replace entries of the configuration."""
-        if source is None:
-            source, revision = cls.published.repo_id, revision or cls.published.revision
-        folder = find_component(source, cls.published.subfolder, revision)
+        folder = cls.folder_of(source, revision)
         config = {**read_config(folder, *cls.model_types, key="model_type"), **settings}
         encoder = cls.from_config(config, frame_size=frame_size)
         stored = read_tensors(folder, encoder.stored_prefixes, MODEL)

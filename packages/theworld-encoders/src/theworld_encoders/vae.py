@@ -11,7 +11,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from theworld_encoders.checkpoint import find_component, load_exactly, read_config, read_tensors
+from theworld_encoders.checkpoint import load_exactly, read_config, read_tensors
 from theworld_encoders.encoder import Encoder
 from theworld_encoders.errors import EncoderError
 from theworld_encoders.spec import EncoderSpec
@@ -63,9 +63,7 @@ class VaeEncoder(Encoder):
         dtype: torch.dtype | None = None,
         device: str | torch.device | None = None,
     ) -> Self:
-        if source is None:
-            source, revision = cls.published.repo_id, revision or cls.published.revision
-        folder = find_component(source, cls.published.subfolder, revision)
+        folder = cls.folder_of(source, revision)
         encoder = cls(read_config(folder, cls.autoencoder), frame_size)
         load_exactly(encoder, read_tensors(folder, ("encoder.", "quant_conv.")), folder)
         return encoder.to(device=device, dtype=dtype)

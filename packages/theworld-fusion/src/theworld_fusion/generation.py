@@ -68,18 +68,22 @@ class WorldGeneration:
     ) -> LogitsProcessorList:
         """With the world on, no placeholder is ever generated; with it off, decoding is the base VLM's."""
         processors = super()._get_logits_processor(generation_config, *args, **kwargs)
-        ids, encoded = kwargs.get("encoder_input_ids"), (kwargs.get("model_kwargs") or {}).get("mm_encoder_outputs")
-        in_prompt = ids is not None and not ids.is_floating_point() and (ids == self.config.world_token_id).any()
-        gated = isinstance((encoded or {}).get("image"), GatedImageFeatures)
-        cache = (kwargs.get("model_kwargs") or {}).get("past_key_values")
-        if in_prompt or (encoded or {}).get("world") is not None or gated or getattr(cache, _HAS_WORLD, False):
+        config, model_kwargs = self.config, kwargs.get("model_kwargs") or {}
+        encoded, cache = model_kwargs.get("mm_encoder_outputs") or {}, model_kwargs.get("past_key_values")
+        ids = kwargs.get("encoder_input_ids")
+        if ids is not None and ids.is_floating_point():
+            ids = None  # the prompt was given as embeddings
+        if (
+            encoded.get("world") is not None
+            or isinstance(encoded.get("image"), GatedImageFeatures)
+            or getattr(cache, _HAS_WORLD, False)
+            or (ids is not None and (ids == config.world_token_id).any())
+        ):
             if cache is not None:
                 setattr(cache, _HAS_WORLD, True)
-            gated = self.config.world_fusion == "gated"
-            marker = self.config.image_token_id if gated else self.config.world_token_id
-            placeholders = [*self.config.world_token_ids, self.config.image_token_id]
-            length = ids.shape[1] if ids is not None and not ids.is_floating_point() else None
-            processors.insert(0, NoPlaceholders(placeholders, marker, length))
+            marker = config.image_token_id if config.world_fusion == "gated" else config.world_token_id
+            placeholders = [*config.world_token_ids, config.image_token_id]
+            processors.insert(0, NoPlaceholders(placeholders, marker, None if ids is None else ids.shape[1]))
         return processors
 
     def _expand_multimodal_outputs(

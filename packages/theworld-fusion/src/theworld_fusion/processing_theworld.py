@@ -32,6 +32,7 @@ from theworld_encoders import (
     spec_of,
     to_frames,
 )
+from theworld_encoders.images import URLS
 from theworld_encoders.preprocess import Item, is_clip
 from theworld_fusion.configuration_theworld import TheWorldConfig
 from theworld_fusion.remote_code import saved_with_shim
@@ -154,7 +155,8 @@ class TheWorldProcessor(Gemma3Processor):
         if world_features is not None:
             inputs["world_features"] = list(world_features)
         else:
-            pixels = [preprocess(item, self.world_spec) for item in items]
+            spec = self.world_spec
+            pixels = [preprocess(item, spec) for item in items]
             same = len({len(item) for item in pixels}) == 1
             inputs["pixel_values_world"] = torch.stack(pixels) if same else pixels
         return inputs
@@ -186,7 +188,8 @@ class TheWorldProcessor(Gemma3Processor):
             frames = [len(item) if is_clip(item) else 1 for item in items]
             if 0 in frames:
                 raise ValueError(f"item {frames.index(0)}, a clip, has no frames. Give at least one.")
-            return [self.world_spec.feature_frames(count) for count in frames]
+            spec = self.world_spec
+            return [spec.feature_frames(count) for count in frames]
         if len(features) != len(items):
             raise ValueError(
                 f"there are {len(features)} world features for {len(items)} items. Give one for each item."
@@ -326,7 +329,7 @@ def _is_list(value: Any) -> bool:
 
 def load_picture(item: Any) -> Item:
     """A picture that is given by its path or URL (``data:`` too); anything else is returned as it is."""
-    if isinstance(item, str) and item.startswith(("http://", "https://", "data:")):
+    if isinstance(item, str) and item.startswith(URLS):
         return decode_image(_fetch(item), repr(item[:100]))
     return load_image(item) if isinstance(item, str | Path) else item
 

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from theworld_encoders import MediaError, VideoFile
+from theworld_encoders.images import URLS
 from theworld_encoders.source import Source
 from theworld_train.errors import UsageError
 
 PICTURES = frozenset({".avif", ".bmp", ".gif", ".heic", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 CLIPS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv"})
-
-URLS = ("http://", "https://", "data:")
 
 
 @dataclass(frozen=True, slots=True)
