@@ -372,3 +372,14 @@ def test_a_key_is_of_an_items_content(tmp_path: Path) -> None:
     for bad in (tmp_path / "missing.png", VideoFile(tmp_path, 5), [], 3):
         with pytest.raises(MediaError):
             cache.key(bad)
+
+
+@pytest.mark.parametrize("control", ["zeros", "noise", "registers"])
+def test_controls_without_weights_or_with_trained_ones(control: str, tmp_path: Path) -> None:
+    encoder, picture = load_encoder(control, frame_size=TINY_FRAME_SIZE), Image.new("RGB", (20, 30), "red")
+    if control == "registers":
+        with pytest.raises(EncoderError, match="is being trained, so its features change"):
+            FeatureCache(tmp_path, encoder)
+        return
+    [features] = FeatureCache(tmp_path, encoder).features([picture])
+    assert torch.equal(features, encoder(preprocess(picture, encoder.spec)[None])[0])

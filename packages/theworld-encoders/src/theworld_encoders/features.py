@@ -55,9 +55,9 @@ def encode_source(encoder: Encoder, source: Source) -> Float[Tensor, "tt r s c"]
 
 
 def encode_pixels(encoder: Encoder, pixels: Float[Tensor, "t 3 h w"]) -> Float[Tensor, "tt r s c"]:
-    """Features of one preprocessed item, encoded alone, on the CPU."""
+    """Features of one preprocessed item, encoded alone, on the CPU; some controls have no parameters."""
     with torch.no_grad():
-        return encoder(pixels.to(next(encoder.parameters()))[None])[0].cpu()
+        return encoder(pixels.to(next(encoder.parameters(), pixels))[None])[0].cpu()
 
 
 class FeatureCache:
