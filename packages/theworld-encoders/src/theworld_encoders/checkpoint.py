@@ -15,16 +15,23 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 INDEX = WEIGHTS + ".index.json"
 
 
+def find_root(source: str | Path, subfolders: tuple[str, ...], revision: str | None) -> Path:
+    """The local folder of a repository; of a hub id ``subfolders`` are downloaded, nothing else.
+
+    Raises:
+        EncoderError: there is no such folder or repository.
+    """
+    root = Path(source)
+    return root if root.is_dir() else _download(str(source), subfolders, revision)
+
+
 def find_component(source: str | Path, subfolder: str, revision: str | None) -> Path:
     """The local folder of one component; a hub id is downloaded, that component only.
 
     Raises:
         EncoderError: there is no such folder or repository, or it holds no such component.
     """
-    root = Path(source)
-    if not root.is_dir():
-        root = _download(str(source), subfolder, revision)
-    folder = root / subfolder
+    folder = find_root(source, (subfolder,), revision) / subfolder
     if not (folder / "config.json").is_file():
         raise EncoderError(
             f"{source} has no {subfolder}/config.json. Give a folder or hub id with the published layout."
@@ -93,11 +100,11 @@ def load_exactly(module: torch.nn.Module, tensors: dict[str, torch.Tensor], fold
             parameter.copy_(tensors[key])
 
 
-def _download(repo_id: str, subfolder: str, revision: str | None) -> Path:
+def _download(repo_id: str, subfolders: tuple[str, ...], revision: str | None) -> Path:
     if repo_id.count("/") != 1 or repo_id.startswith((".", "/", "~")):
         raise EncoderError(f"there is no folder {repo_id}. Give an existing folder or a hub id such as owner/name.")
     try:
-        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=[f"{subfolder}/*"]))
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=[f"{name}/*" for name in subfolders]))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         reason = str(error).strip().splitlines()[0]
         raise EncoderError(

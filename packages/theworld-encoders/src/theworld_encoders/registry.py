@@ -2,7 +2,9 @@
 
 from importlib import import_module
 from importlib.metadata import entry_points
+from inspect import Parameter, signature
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,7 +15,9 @@ from theworld_encoders.spec import EncoderSpec
 ENTRY_POINT_GROUP = "theworld.encoders"
 
 _BUILT_IN = {
+    "cosmos-predict2-dit": "theworld_encoders.cosmos_dit:CosmosPredict2Dit",
     "cosmos-predict2-vae": "theworld_encoders.wan_vae:CosmosPredict2Vae",
+    "wan21-dit": "theworld_encoders.wan_dit:Wan21Dit",
 }
 """Name to "module:class": text, so that listing the encoders imports none of them."""
 
@@ -49,6 +53,7 @@ def load_encoder(
     frame_size: int | None = None,
     dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
+    **settings: Any,
 ) -> Encoder:
     """Load an encoder's weights by its registry name, frozen.
 
@@ -56,13 +61,16 @@ def load_encoder(
         name: one of ``list_encoders()``.
         source: a folder or hub id with the published layout; default: the published repository at its pinned revision.
         frame_size: height and width of its input in pixels; default: the published one.
+        settings: the encoder's own, e.g. ``block=20, noise_level=0.0`` of ``wan21-dit``.
 
     Raises:
-        EncoderError: unknown name, missing extra (the message has the pip command), or unusable weights.
+        EncoderError: unknown name or setting, missing extra (the message has the pip command), or unusable weights.
     """
-    return encoder_class(name).from_pretrained(
-        source, revision=revision, frame_size=frame_size, dtype=dtype, device=device
-    )
+    load = encoder_class(name).from_pretrained
+    accepted = signature(load).parameters.values()
+    if settings and not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in accepted):
+        raise EncoderError(f"{name} has no setting {', '.join(settings)}. It has none of its own.")
+    return load(source, revision=revision, frame_size=frame_size, dtype=dtype, device=device, **settings)
 
 
 def _table() -> dict[str, str]:
