@@ -16,7 +16,7 @@ ENTRY_POINT_GROUP = "theworld.encoders"
 
 _BUILT_IN = {
     "cosmos-predict2-dit": "theworld_encoders.cosmos_dit:CosmosPredict2Dit",
-    "cosmos-predict2-vae": "theworld_encoders.wan_vae:CosmosPredict2Vae",
+    "cosmos-predict2-vae": "theworld_encoders.cosmos_world:CosmosPredict2World",
     "wan21-dit": "theworld_encoders.wan_dit:Wan21Dit",
 }
 """Name to "module:class": text, so that listing the encoders imports none of them."""

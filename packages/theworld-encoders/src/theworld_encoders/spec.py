@@ -22,6 +22,10 @@ class EncoderSpec:
     """Frames per feature in time."""
     first_frame_alone: bool = True
     """The causal rule of ``1 + stride * n`` frames, where the first has a feature of its own; else ``stride * n``."""
+    predicts_future: bool = False
+    """Whether it can predict feature frames that come after those of the clip."""
+    future_frames: int = 0
+    """How many it does predict and append: ``feature_frames`` and all other counts of features include them."""
     pixel_mean: float | tuple[float, float, float] = 0.5
     """Subtracted from pixels in [0, 1]; one number, or one for each of red, green and blue."""
     pixel_std: float | tuple[float, float, float] = 0.5
@@ -43,12 +47,12 @@ class EncoderSpec:
     def feature_frames(self, t: int) -> int:
         """Feature frames ``t'`` of a clip of ``t`` frames, after it was fitted to the frame rule."""
         alone = int(self.first_frame_alone)
-        return alone + (self.fit_frames(t) - alone) // self.temporal_stride
+        return alone + (self.fit_frames(t) - alone) // self.temporal_stride + self.future_frames
 
     def most_frames(self, feature_frames: int) -> int:
         """The longest clip that has that many feature frames."""
         alone = int(self.first_frame_alone)
-        return alone + (feature_frames - alone) * self.temporal_stride
+        return alone + (feature_frames - self.future_frames - alone) * self.temporal_stride
 
     @property
     def frame_rule(self) -> str:
