@@ -148,6 +148,7 @@ def test_dtype(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"num_world_steps": 0, "seed": 1}, "seed is for a predictor, and num_world_steps is 0"),
         ({"num_world_steps": -1}, "num_world_steps of the predictor is -1. Use at least 1"),
         ({"num_world_steps": 1, "denoising_steps": 1}, "denoising_steps of the predictor is 1. Use at least 2"),
         ({"num_world_steps": 1, "steps": 1}, "the predictor has no setting steps. Known settings: denoising_steps, "),

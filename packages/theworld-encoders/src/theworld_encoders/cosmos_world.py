@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from theworld_encoders.errors import EncoderError
 from theworld_encoders.predictor import FuturePredictor
 from theworld_encoders.wan_vae import CosmosPredict2Vae
 
@@ -47,9 +48,13 @@ class CosmosPredict2World(CosmosPredict2Vae):
         """As every encoder's; ``settings`` are the predictor's, e.g. ``denoising_steps=20, seed=1``."""
         if source is None:
             source, revision = cls.published.repo_id, revision or cls.published.revision
-        encoder = super().from_pretrained(source, revision=revision, frame_size=frame_size)
+        encoder: Any = super().from_pretrained(source, revision=revision, frame_size=frame_size)
         if num_world_steps:
             encoder._predict_with(FuturePredictor.from_pretrained(num_world_steps, source, revision, **settings))
+        elif settings:
+            raise EncoderError(
+                f"{', '.join(settings)} is for a predictor, and num_world_steps is 0. Leave it out, or predict frames."
+            )
         return encoder.to(device=device, dtype=dtype)
 
     def encode(self, pixels: Float[Tensor, "m t 3 h w"]) -> Float[Tensor, "m tt r s c"]:
