@@ -162,3 +162,10 @@ def gpu_integration(session: nox.Session) -> None:
     """Placements on every accelerator of this machine, else on two CPU processes; THEWORLD_REQUIRE_GPUS=n insists."""
     install(session, list(PACKAGES), *test_groups(list(PACKAGES)))
     run_pytest(session, list(PACKAGES), "tests/gpu")
+
+
+@nox.session(default=False)
+def upstream(session: nox.Session) -> None:
+    """Transformers' own tests on our classes, beside stock Gemma 3; TRANSFORMERS_SOURCE names a checkout of it."""
+    install(session, list(PACKAGES), *test_groups(list(PACKAGES)), "httpx", "parameterized")
+    session.run("pytest", "-c", "tests/upstream/pytest.ini", "tests/upstream", *session.posargs, env=ENVIRONMENT)

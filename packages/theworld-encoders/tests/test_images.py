@@ -1,6 +1,7 @@
-"""`load_image`: what comes out for every kind of picture, and the one line that a bad file gives."""
+"""`load_image` and `to_rgb`: what comes out for every kind of picture, and the one line that a bad file gives."""
 
 import os
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from theworld_encoders.errors import MediaError
-from theworld_encoders.images import load_image
+from theworld_encoders.images import decode_image, load_image, to_rgb
 
 
 def gradient() -> Image.Image:
@@ -33,11 +34,14 @@ def deep(*values: int, dtype: str) -> Image.Image:
     [
         (Image.new("1", (3, 3), 1), ".png", (255, 255, 255)),
         (Image.new("L", (3, 3), 90), ".png", (90, 90, 90)),
-        (Image.new("LA", (3, 3), (90, 0)), ".png", (90, 90, 90)),
-        (Image.new("RGBA", (3, 3), (10, 20, 30, 0)), ".png", (10, 20, 30)),
-        (palette_with(1), ".png", (0, 255, 0)),
-        (palette_with(b"\xff\x10"), ".png", (0, 255, 0)),
-        (palette_with(1), ".gif", (0, 255, 0)),
+        (Image.new("LA", (3, 3), (90, 0)), ".png", (255, 255, 255)),
+        (Image.new("LA", (3, 3), (90, 255)), ".png", (90, 90, 90)),
+        (Image.new("RGBA", (3, 3), (10, 20, 30, 0)), ".png", (255, 255, 255)),
+        (Image.new("RGBA", (3, 3), (10, 20, 30, 51)), ".png", (206, 208, 210)),
+        (palette_with(0), ".png", (0, 255, 0)),
+        (palette_with(1), ".png", (255, 255, 255)),
+        (palette_with(b"\xff\x00"), ".png", (255, 255, 255)),
+        (palette_with(1), ".gif", (255, 255, 255)),
         (Image.new("CMYK", (3, 3), (0, 255, 255, 0)), ".tif", (255, 0, 0)),
         (Image.new("RGB", (1, 1), (1, 2, 3)), ".bmp", (1, 2, 3)),
         (Image.new("RGB", (1, 1), (1, 2, 3)), ".ppm", (1, 2, 3)),
@@ -76,6 +80,65 @@ def test_exif_orientation_is_undone(tmp_path: Path, orientation: int) -> None:
     stored = gradient() if turn is None else gradient().transpose(turn)
     stored.save(tmp_path / "turned.png", exif=exif)
     assert np.array_equal(np.asarray(load_image(tmp_path / "turned.png")), np.asarray(gradient()))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_in_memory_is_turned_too_and_stays_as_it_was(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = gradient()
+    picture.info["exif"] = exif.tobytes()
+    upright = to_rgb(picture)
+    assert upright.size == (picture.size if orientation < 5 else picture.size[::-1])
+    assert np.array_equal(np.asarray(upright), np.asarray(picture)) == (orientation == 1)
+    assert picture.getexif()[0x0112] == orientation
+    assert np.array_equal(np.asarray(to_rgb(upright)), np.asarray(upright))  # once, not twice
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "wanted"),
+    [
+        ("1", 1, (255, 255, 255)),
+        ("L", 90, (90, 90, 90)),
+        ("LA", (90, 0), (255, 255, 255)),
+        ("La", (0, 0), (255, 255, 255)),
+        ("PA", (7, 0), (255, 255, 255)),
+        ("RGBA", (0, 0, 0, 0), (255, 255, 255)),
+        ("RGBA", (255, 0, 0, 51), (255, 204, 204)),
+        ("RGBa", (51, 0, 0, 51), (255, 204, 204)),
+        ("RGBX", (1, 2, 3, 4), (1, 2, 3)),
+        ("CMYK", (0, 255, 255, 0), (255, 0, 0)),
+        ("YCbCr", (90, 128, 128), (90, 90, 90)),
+        ("HSV", (0, 0, 90), (90, 90, 90)),
+        ("I", 32768, (128, 128, 128)),
+        ("I;16", 65535, (255, 255, 255)),
+        ("I;16B", 257, (1, 1, 1)),
+    ],
+)
+def test_every_mode_in_memory(mode: str, colour: int | tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    upright = to_rgb(Image.new(mode, (3, 2), colour))
+    assert (upright.mode, upright.size, upright.getpixel((2, 1))) == ("RGB", (3, 2), wanted)
+
+
+def test_a_transparent_colour_of_an_rgb_picture() -> None:
+    picture = Image.new("RGB", (2, 1), (1, 2, 3))
+    picture.putpixel((1, 0), (4, 5, 6))
+    picture.info["transparency"] = (1, 2, 3)
+    assert np.asarray(to_rgb(picture)).tolist() == [[[255, 255, 255], [4, 5, 6]]]
+
+
+def test_a_file_that_pillow_has_not_read_yet(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "cut.png")
+    content = (tmp_path / "cut.png").read_bytes()
+    assert np.array_equal(np.asarray(decode_image(content)), noise)
+    with (
+        Image.open(BytesIO(content[: len(content) // 2])) as lazy,
+        pytest.raises(MediaError, match=r"picture given cannot be decoded .* Fetch or save it again"),
+    ):
+        to_rgb(lazy)
+    with pytest.raises(MediaError, match="file 'page' is not a picture"):
+        decode_image(b"<html>", "'page'")
 
 
 def test_damaged_exif_costs_the_orientation_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -25,8 +25,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_dit_folder(tmp_path_factory.mktemp("cosmos"))
 
 
-def load(folder: Path, num_world_steps: int, **settings: Any) -> Encoder:
-    settings |= {"frame_size": TINY_FRAME_SIZE, "num_world_steps": num_world_steps}
+def load(folder: Path, num_future_frames: int, **settings: Any) -> Encoder:
+    settings |= {"frame_size": TINY_FRAME_SIZE, "num_future_frames": num_future_frames}
     return load_encoder("cosmos-predict2-vae", folder, **settings)
 
 
@@ -126,7 +126,7 @@ def test_every_setting_changes_the_prediction(folder: Path, change: dict[str, An
 def test_nothing_is_loaded_for_nothing(tmp_path: Path) -> None:
     bare = make_tiny_cosmos_folder(tmp_path)  # no transformer, no prompt
     encoder = load(bare, 0)
-    assert "num_world_steps" not in encoder.config
+    assert "num_future_frames" not in encoder.config
     assert {key.partition(".")[0] for key in encoder.state_dict()} == {"encoder", "quant_conv"}
     with pytest.raises(EncoderError, match=r"has no transformer/config\.json"):
         load(bare, 1)
@@ -134,7 +134,7 @@ def test_nothing_is_loaded_for_nothing(tmp_path: Path) -> None:
 
 def test_published_defaults_have_the_published_size() -> None:
     with torch.device("meta"):
-        encoder: Any = encoder_class("cosmos-predict2-vae").from_config({"num_world_steps": 3})
+        encoder: Any = encoder_class("cosmos-predict2-vae").from_config({"num_future_frames": 3})
     assert encoder.spec.feature_frames(13) == 7
     assert round(sum(parameter.numel() for parameter in encoder.predictor.transformer.parameters()) / 1e6) == 1956
 
@@ -148,10 +148,10 @@ def test_dtype(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_world_steps": 0, "seed": 1}, "seed is for a predictor, and num_world_steps is 0"),
-        ({"num_world_steps": -1}, "num_world_steps of the predictor is -1. Use at least 1"),
-        ({"num_world_steps": 1, "denoising_steps": 1}, "denoising_steps of the predictor is 1. Use at least 2"),
-        ({"num_world_steps": 1, "steps": 1}, "the predictor has no setting steps. Known settings: denoising_steps, "),
+        ({"num_future_frames": 0, "seed": 1}, "seed is for a predictor, and num_future_frames is 0"),
+        ({"num_future_frames": -1}, "num_future_frames of the predictor is -1. Use at least 1"),
+        ({"num_future_frames": 1, "denoising_steps": 1}, "denoising_steps of the predictor is 1. Use at least 2"),
+        ({"num_future_frames": 1, "steps": 1}, "the predictor has no setting steps. Known settings: denoising_steps, "),
     ],
 )
 def test_impossible_settings_are_refused(folder: Path, settings: dict[str, Any], message: str) -> None:

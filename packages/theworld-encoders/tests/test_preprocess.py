@@ -51,6 +51,26 @@ def test_three_ways_to_a_square(resize: Literal["squash", "crop", "letterbox"], 
     assert (pixels[:, 20, 0].tolist() == [0, 255, 0]) == (resize != "crop")
 
 
+@pytest.mark.parametrize("resize", ["squash", "crop", "letterbox"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (3, 2), (2, 999), (40, 40), (41, 39)])
+def test_odd_sizes_keep_their_colour(resize: Literal["squash", "crop", "letterbox"], size: tuple[int, int]) -> None:
+    spec = replace(SPEC, resize=resize, frame_size=40)
+    pixels = preprocess(Image.new("RGB", size, (255, 0, 51)), spec)[0].add(1).mul(127.5).round().int()
+    inside = (pixels == torch.tensor([255, 0, 51]).view(3, 1, 1)).all(0)
+    rows, columns = inside.any(1).sum().item(), inside.any(0).sum().item()
+    short, long = sorted(size)
+    wanted = max(1, round(short * 40 / long)) if resize == "letterbox" else 40
+    assert sorted((rows, columns)) == [wanted, 40]
+    assert inside.sum() == rows * columns
+    assert not pixels[:, ~inside].any()
+
+
+def test_letterbox_puts_the_picture_into_the_middle() -> None:
+    spec = replace(SPEC, resize="letterbox", frame_size=40)
+    pixels = preprocess(Image.new("RGB", (80, 40), "white"), spec)[0, 0]
+    assert (pixels.mean(1) == 1).nonzero().flatten().tolist() == list(range(10, 30))
+
+
 def test_each_colour_has_its_own_mean_and_deviation() -> None:
     spec = replace(SPEC, pixel_mean=(0.25, 0.5, 0.75), pixel_std=(0.25, 0.5, 1.0))
     pixels = preprocess(Image.new("RGB", (8, 8), "white"), spec)
@@ -93,6 +113,13 @@ def test_any_mode_becomes_rgb(mode: str) -> None:
         (["frame.png"], "type str"),
         (np.zeros((4, 4, 3), np.float32), "array of float32"),
         (np.zeros((4, 4), np.uint8), r"shape \(4, 4\)"),
+        (np.zeros((4, 4, 1), np.uint8), r"shape \(4, 4, 1\)"),
+        (np.zeros((4, 4, 4), np.uint8), r"shape \(4, 4, 4\)"),
+        (torch.zeros(1, 4, 4, dtype=torch.uint8), r"shape \(1, 4, 4\)"),
+        (np.zeros((0, 4, 3), np.uint8), "has 4 x 0 pixels"),
+        (np.zeros((2, 4, 0, 3), np.uint8), "has 0 x 4 pixels"),
+        (Image.new("RGB", (0, 0)), "has 0 x 0 pixels"),
+        (Image.new("F", (4, 4)), "holds floats"),
         (None, "type NoneType"),
     ],
 )

@@ -21,10 +21,10 @@ SIZES: dict[str, Any] = {"d_model": 24, "d_kv": 8, "d_ff": 32, "num_heads": 2, "
 
 
 def add_text_encoder(folder: Path, model: Any) -> Any:
+    """Write the model; returns a tokenizer for it, which the pipelines use and we do not."""
     model.save_pretrained(folder / "text_encoder")
     vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -1.0), ("a", -2.0)]
     tokenizer = T5Tokenizer(vocab=vocabulary, extra_ids=0)
-    tokenizer.save_pretrained(folder / "tokenizer")
     return tokenizer
 
 
@@ -77,15 +77,20 @@ def test_a_damaged_file_is_refused(damage: Any, message: str, tmp_path: Path) ->
 
 
 def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(EncoderError, match="has no readable text_encoder/ and tokenizer/"):
+    with pytest.raises(EncoderError, match=r"has no text_encoder/config\.json"):
         export_prompt(tmp_path)
     (tmp_path / "text_encoder").mkdir()
-    (tmp_path / "text_encoder/config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(EncoderError, match=r"a text encoder of type bert\. Give a checkpoint with one of: t5, umt5"):
+    config = tmp_path / "text_encoder/config.json"
+    config.write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(EncoderError, match="describes bert, not t5 or umt5"):
+        export_prompt(tmp_path)
+    config.write_text(json.dumps({"model_type": "t5"}))
+    with pytest.raises(EncoderError, match="has no readable weights"):
         export_prompt(tmp_path)
 
 
 def test_a_missing_extra_names_the_pip_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "transformers", None)
+    add_text_encoder(tmp_path, T5EncoderModel(T5Config(**SIZES)))
+    monkeypatch.setitem(sys.modules, "transformers.models.t5.modeling_t5", None)
     with pytest.raises(EncoderError, match=r'pip install "theworld-encoders\[prompt\]"'):
         export_prompt(tmp_path)

@@ -44,6 +44,20 @@ def test_most_frames_is_the_inverse(frames: int) -> None:
         assert spec.feature_frames(spec.most_frames(frames) + 1) == frames + 1
 
 
+def test_edges_that_are_dropped() -> None:
+    spec = replace(COSMOS, spatial_stride=14, drops_edges=True)
+    assert spec.grid(1, 384, 378) == (1, 27, 27)
+    with pytest.raises(ValueError, match=r"13 x 384 pixels\. Use sides of at least 14"):
+        spec.grid(1, 13, 384)
+
+
+def test_frames_that_are_predicted() -> None:
+    spec = replace(COSMOS, temporal_stride=2, first_frame_alone=False, future_frames=3)
+    assert [spec.feature_frames(frames) for frames in (1, 2, 3, 16)] == [4, 4, 5, 11]
+    assert spec.most_frames(5) == 4
+    assert spec.num_tokens(4, 16, 16) == 5 * 4
+
+
 @pytest.mark.parametrize("frames", [0, -3])
 def test_empty_clips_are_refused(frames: int) -> None:
     with pytest.raises(ValueError, match=f"{frames} frames is empty"):

@@ -75,7 +75,7 @@ def test_what_transformers_keeps_of_its_own_is_let_through() -> None:
 
 def test_a_future_needs_an_encoder_that_predicts_and_room() -> None:
     config = TheWorldConfig(num_world_steps=15)
-    assert config.world_config.encoder_config["num_world_steps"] == 15
+    assert config.world_config.encoder_config["num_future_frames"] == 15
     assert TheWorldConfig.from_dict({**config.to_dict(), "num_world_steps": 0}).world_config.encoder_config == {}
     with pytest.raises(ValueError, match=r"num_world_steps is 1, but wan21-dit predicts no future\. Use 0"):
         TheWorldConfig(num_world_steps=1, world_config={"encoder": "wan21-dit"})

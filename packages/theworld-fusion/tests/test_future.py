@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from theworld_encoders.testing import make_tiny_dit_folder
+from theworld_encoders.testing_vision import make_tiny_vjepa2_folder
 from theworld_fusion import (
     TheWorldForConditionalGeneration,
     TheWorldProcessor,
@@ -95,6 +96,19 @@ def test_gated_fusion_sees_the_future(build: Callable[..., Pair]) -> None:
     features = model.get_world_features(inputs["pixel_values_world"]).last_hidden_state
     now = model.get_world_features(world_features=[item[:-2] for item in features]).pooler_output
     assert not torch.allclose(model.get_world_features(world_features=features).pooler_output[0], now[0])
+
+
+def test_any_encoder_that_predicts_will_do(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    world = make_tiny_vjepa2_folder(tmp_path / "world")
+    settings = {**TINY_WORLD, "frame_size": None, "encoder": "vjepa2"}
+    model, processor = assemble(folders[0], world, num_world_steps=2, **settings)
+    inputs = encode(processor, CHATS[2])
+    features = model.get_world_features(inputs["pixel_values_world"]).last_hidden_state
+    assert [len(item) for item in features] == [3 + 2]  # pairs of six frames, the last one repeated
+    assert greedy(model, inputs).shape == (1, 6)
+    model.save_pretrained(tmp_path / "whole")
+    loaded = TheWorldForConditionalGeneration.from_pretrained(tmp_path / "whole")
+    torch.testing.assert_close(logits(loaded, inputs), logits(model, inputs), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

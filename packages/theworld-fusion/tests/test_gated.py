@@ -163,7 +163,12 @@ def test_world_ids_are_not_generated(build: Callable[..., Pair]) -> None:
         first, second = torch.randn(2, model.lm_head.weight.shape[1], generator=torch.Generator().manual_seed(0))
         model.lm_head.weight[ids] = 20 * torch.stack([first, second, -first - second])
     for kind, wanted in (("off", True), ("on", False)):
-        assert torch.isin(greedy(model, encode(processor, chat(clip(1)), world=kind)), ids).any() == wanted, kind
+        inputs = encode(processor, chat(clip(1)), world=kind)
+        assert torch.isin(greedy(model, inputs), ids).any() == wanted, kind
+        first = model.generate(**inputs, max_new_tokens=1, return_dict_in_generate=True)
+        longer = torch.cat([first.sequences, torch.tensor([[9, 10]])], dim=1)
+        again = model.generate(input_ids=longer, past_key_values=first.past_key_values, max_new_tokens=6)
+        assert torch.isin(again[:, longer.shape[1] :], ids).any() == wanted, kind
 
 
 def test_saved_is_loaded_and_the_adapter_holds_the_gate(opened: Pair, tmp_path: Path) -> None:

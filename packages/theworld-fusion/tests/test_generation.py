@@ -30,9 +30,6 @@ BOTH = CHATS[3]
 """One prompt with a picture and a clip."""
 
 MASKS = ("attention_mask", "token_type_ids")
-LOOKUP = "as in stock Gemma 3, image placeholders are drafted from the prompt, and then there are too many"
-EDGE = "a chunk with a boundary token and no soft token has Gemma 3's row instead of the learned boundary"
-ROWS = "world ids are suppressed in every row of a batch in which one row has world input"
 
 MODES: dict[str, dict[str, Any]] = {
     "greedy": {},
@@ -224,9 +221,9 @@ def test_prompt_lookup_is_greedy(lively: Pair, items: list[Any]) -> None:
 @pytest.mark.parametrize(
     ("fusion", "placement"),
     [
-        pytest.param("sequence", "first", marks=pytest.mark.xfail(raises=ValueError, reason=LOOKUP)),
+        ("sequence", "first"),
         ("sequence", "beside_image"),
-        pytest.param("gated", "first", marks=pytest.mark.xfail(raises=ValueError, reason=LOOKUP)),
+        ("gated", "first"),
     ],
 )
 def test_prompt_lookup_drafts_no_placeholder(build_lively: Callable[..., Pair], fusion: str, placement: str) -> None:
@@ -290,7 +287,6 @@ def test_prefill_in_chunks_is_prefill_at_once(build_lively: Callable[..., Pair],
         assert_same(generate(model, inputs, prefill_chunk_size=size), whole)
 
 
-@pytest.mark.xfail(raises=AssertionError, reason=EDGE)
 @pytest.mark.parametrize("boundary", ["world_start_token_id", "world_end_token_id"])
 def test_a_cut_between_a_boundary_and_its_span_is_exact(build_lively: Callable[..., Pair], boundary: str) -> None:
     start = boundary == "world_start_token_id"
@@ -362,7 +358,6 @@ def test_what_was_encoded_before_answers_as_pixels_do(lively: Pair, given: str, 
     assert ("world" in ran) == (given == "image")
 
 
-@pytest.mark.xfail(raises=AssertionError, reason=ROWS)
 def test_a_row_without_world_input_may_say_in_a_batch_what_it_says_alone(lively: Pair) -> None:
     model, processor = lively
     bias = {(model.config.world_token_id,): 1e4}

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor, load_model
-from theworld_fusion.testing import chat, encode
+from theworld_fusion import CheckpointError, TheWorldForConditionalGeneration, TheWorldProcessor, assemble, load_model
+from theworld_fusion.testing import TINY_WORLD, chat, encode
 from theworld_fusion.testing import random_clip as clip
 from theworld_fusion.testing import random_picture as picture
 
@@ -24,9 +24,6 @@ Inputs = dict[str, Any]
 CHATS = [chat(picture(0), clip(1)), chat(text="What colour is it?"), chat(clip(2), text="Which way is it moving?")]
 OTHER = chat([*clip(5)[:-1], clip(2)[-1]], text="Which way is it moving?")
 """Like the last of ``CHATS`` but for what only the world branch sees."""
-
-HOOKS = "accelerate's hooks copy the lists that the causal VAE writes its state into, and a clip loses frames"
-META = "an offloaded module's own parameters are looked at from outside its forward"
 
 
 @torch.no_grad()
@@ -149,18 +146,14 @@ def test_placed_on_one_device(saved: tuple[Pair, Path], device_map: Any) -> None
     assert torch.equal(logits(loaded, inputs), logits(model, inputs))
 
 
-broken_hooks = pytest.mark.xfail(raises=(RuntimeError, AssertionError), reason=HOOKS)
-broken_meta = pytest.mark.xfail(raises=NotImplementedError, reason=META)
-
-
 @pytest.mark.parametrize(
     "places",
     [
-        pytest.param(LAYERS, id="layers", marks=broken_hooks),
-        pytest.param({"model.vision_tower": "disk"}, id="vision tower", marks=broken_hooks),
-        pytest.param({"model.world_encoder": "disk"}, id="world encoder", marks=broken_meta),
-        pytest.param({"model.world_projector": "disk"}, id="world projector", marks=broken_meta),
-        pytest.param({}, id="all", marks=broken_meta),
+        pytest.param(LAYERS, id="layers"),
+        pytest.param({"model.vision_tower": "disk"}, id="vision tower"),
+        pytest.param({"model.world_encoder": "disk"}, id="world encoder"),
+        pytest.param({"model.world_projector": "disk"}, id="world projector"),
+        pytest.param({}, id="all"),
     ],
 )
 def test_placed_on_cpu_and_disk(saved: tuple[Pair, Path], tmp_path: Path, places: dict[str, str | None]) -> None:
@@ -172,6 +165,20 @@ def test_placed_on_cpu_and_disk(saved: tuple[Pair, Path], tmp_path: Path, places
     assert torch.equal(logits(loaded, inputs), logits(model, inputs))
     answers = [one.generate(**inputs, max_new_tokens=3, do_sample=False) for one in (loaded, model)]
     assert torch.equal(*answers)
+
+
+def test_auto_never_splits_a_part_of_the_world_branch(saved: tuple[Pair, Path]) -> None:
+    (model, _), _ = saved
+    world = [part for name, part in model.model.named_children() if name.startswith("world_")]
+    assert world
+    assert {type(part).__name__ for part in world} <= set(model._no_split_modules)
+
+
+def test_a_model_that_is_to_be_assembled_must_fit_into_memory(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    parts = ("vision_tower", "multi_modal_projector", "language_model", "world_encoder", "world_projector")
+    places = {**{f"model.{part}": "cpu" for part in parts}, "lm_head": "cpu", "model.vision_tower": "disk"}
+    with pytest.raises(CheckpointError, match=r"does not fit into memory by device_map=.* save_pretrained it"):
+        assemble(*folders, **TINY_WORLD, device_map=places)
 
 
 # Saving

@@ -197,7 +197,7 @@ def test_saved_and_loaded(pair: Pair, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("images", "text", "message"),
     [
-        (lambda: [picture(0), picture(1)], "<start_of_image>", r"have 1 <start_of_image> placeholders .* for 2 items"),
+        (lambda: [picture(0), picture(1)], "<start_of_image>", r"there are 1 .* for 2 items"),
         (lambda: clip(0), "<start_of_image>", "a clip is one item, a list of frames"),
         (lambda: [[]], "<start_of_image>", "has no frames"),
         (lambda: [clip(0, 62)], "<start_of_image>", "a clip makes 17 latent frames; .* is 16. Give at most 61 frames"),

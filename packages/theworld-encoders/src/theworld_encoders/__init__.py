@@ -5,7 +5,9 @@ from importlib.metadata import version
 from theworld_encoders.encoder import Encoder as Encoder
 from theworld_encoders.errors import EncoderError as EncoderError
 from theworld_encoders.errors import MediaError as MediaError
+from theworld_encoders.images import decode_image as decode_image
 from theworld_encoders.images import load_image as load_image
+from theworld_encoders.images import to_rgb as to_rgb
 from theworld_encoders.preprocess import preprocess as preprocess
 from theworld_encoders.preprocess import to_frames as to_frames
 from theworld_encoders.registry import list_encoders as list_encoders

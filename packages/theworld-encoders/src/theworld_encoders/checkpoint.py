@@ -12,7 +12,9 @@ from safetensors import SafetensorError, safe_open
 from theworld_encoders.errors import EncoderError
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-INDEX = WEIGHTS + ".index.json"
+"""What diffusers calls a component's weights."""
+MODEL = "model.safetensors"
+"""What transformers calls a model's."""
 
 
 def find_root(source: str | Path, subfolders: tuple[str, ...], revision: str | None) -> Path:
@@ -26,47 +28,53 @@ def find_root(source: str | Path, subfolders: tuple[str, ...], revision: str | N
 
 
 def find_component(source: str | Path, subfolder: str, revision: str | None) -> Path:
-    """The local folder of one component; a hub id is downloaded, that component only.
+    """The local folder of one component; a hub id is downloaded, that component only (``""``: what lies at the top).
 
     Raises:
         EncoderError: there is no such folder or repository, or it holds no such component.
     """
     folder = find_root(source, (subfolder,), revision) / subfolder
     if not (folder / "config.json").is_file():
-        raise EncoderError(
-            f"{source} has no {subfolder}/config.json. Give a folder or hub id with the published layout."
-        )
+        config = Path(subfolder, "config.json")
+        raise EncoderError(f"{source} has no {config}. Give a folder or hub id with the published layout.")
     return folder
 
 
-def read_config(folder: Path, class_name: str) -> dict[str, Any]:
+def read_config(folder: Path, *kinds: str, key: str = "_class_name") -> dict[str, Any]:
     """The component's configuration, without the entries that start with an underscore.
 
+    Args:
+        folder: where its ``config.json`` lies.
+        kinds: what may stand under ``key``: classes of diffusers, or model types of transformers.
+        key: ``_class_name`` or ``model_type``.
+
     Raises:
-        EncoderError: it is no JSON object, or describes another class.
+        EncoderError: it is no JSON object, or describes something else.
     """
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise EncoderError(f"{path} is no JSON: {error}. Fetch the checkpoint again.") from error
-    found = config.get("_class_name") if isinstance(config, dict) else None
-    if found != class_name:
-        raise EncoderError(f"{path} describes {found}, not {class_name}. Give the folder of a {class_name} checkpoint.")
+    found = config.get(key) if isinstance(config, dict) else None
+    if found not in kinds:
+        wanted = " or ".join(kinds)
+        raise EncoderError(f"{path} describes {found}, not {wanted}. Give the folder of a {wanted} checkpoint.")
     return {key: value for key, value in config.items() if not key.startswith("_")}
 
 
-def read_tensors(folder: Path, prefixes: tuple[str, ...]) -> dict[str, torch.Tensor]:
+def read_tensors(folder: Path, prefixes: tuple[str, ...], weights: str = WEIGHTS) -> dict[str, torch.Tensor]:
     """The tensors whose names start with one of ``prefixes``; nothing else is read from disk.
 
     Raises:
         EncoderError: no safetensors file is there, or one is damaged.
     """
-    if (folder / INDEX).is_file():
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
-        files = sorted({file for key, file in index.items() if key.startswith(prefixes)})
+    index = folder / f"{weights}.index.json"
+    if index.is_file():
+        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        files = sorted({file for key, file in shards.items() if key.startswith(prefixes)})
     else:
-        files = [WEIGHTS]
+        files = [weights]
     tensors: dict[str, torch.Tensor] = {}
     for file in files:
         if not (folder / file).is_file():
@@ -104,7 +112,9 @@ def _download(repo_id: str, subfolders: tuple[str, ...], revision: str | None) -
     if repo_id.count("/") != 1 or repo_id.startswith((".", "/", "~")):
         raise EncoderError(f"there is no folder {repo_id}. Give an existing folder or a hub id such as owner/name.")
     try:
-        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=[f"{name}/*" for name in subfolders]))
+        top = ["config.json", "model*.safetensors", f"{MODEL}.index.json"]
+        patterns = [pattern for name in subfolders for pattern in ([f"{name}/*"] if name else top)]
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         reason = str(error).strip().splitlines()[0]
         raise EncoderError(

@@ -14,9 +14,9 @@ from theworld_encoders.wan_vae import CosmosPredict2Vae
 
 
 class CosmosPredict2World(CosmosPredict2Vae):
-    """``num_world_steps`` future latent frames follow the observed ones; 0, the default, loads no transformer.
+    """``num_future_frames`` future latent frames follow the observed ones; 0, the default, loads no transformer.
 
-    The configuration is the VAE's, plus ``num_world_steps`` and ``predictor`` (``FuturePredictor``'s own).
+    The configuration is the VAE's, plus ``num_future_frames`` and ``predictor`` (``FuturePredictor``'s own).
     """
 
     published = replace(
@@ -27,11 +27,11 @@ class CosmosPredict2World(CosmosPredict2Vae):
 
     def __init__(self, config: dict[str, Any], frame_size: int | None = None) -> None:
         config = dict(config)
-        num_steps, predictor = config.pop("num_world_steps", 0), config.pop("predictor", {})
+        num_frames, predictor = config.pop("num_future_frames", 0), config.pop("predictor", {})
         super().__init__(config, frame_size)
         self.predictor = None
-        if num_steps:
-            self._predict_with(FuturePredictor(num_steps, predictor))
+        if num_frames:
+            self._predict_with(FuturePredictor(num_frames, predictor))
 
     @classmethod
     def from_pretrained(
@@ -42,18 +42,18 @@ class CosmosPredict2World(CosmosPredict2Vae):
         frame_size: int | None = None,
         dtype: torch.dtype | None = None,
         device: str | torch.device | None = None,
-        num_world_steps: int = 0,
+        num_future_frames: int = 0,
         **settings: Any,
     ) -> Self:
         """As every encoder's; ``settings`` are the predictor's, e.g. ``denoising_steps=20, seed=1``."""
         if source is None:
             source, revision = cls.published.repo_id, revision or cls.published.revision
         encoder: Any = super().from_pretrained(source, revision=revision, frame_size=frame_size)
-        if num_world_steps:
-            encoder._predict_with(FuturePredictor.from_pretrained(num_world_steps, source, revision, **settings))
+        if num_future_frames:
+            encoder._predict_with(FuturePredictor.from_pretrained(num_future_frames, source, revision, **settings))
         elif settings:
             raise EncoderError(
-                f"{', '.join(settings)} is for a predictor, and num_world_steps is 0. Leave it out, or predict frames."
+                f"{', '.join(settings)} is for a predictor, and num_future_frames is 0. Leave it out, or predict some."
             )
         return encoder.to(device=device, dtype=dtype)
 
@@ -68,5 +68,5 @@ class CosmosPredict2World(CosmosPredict2Vae):
 
     def _predict_with(self, predictor: FuturePredictor) -> None:
         self.predictor = predictor
-        self.spec = replace(self.spec, future_frames=predictor.num_steps)
-        self.config = {**self.config, "num_world_steps": predictor.num_steps, "predictor": predictor.config}
+        self.spec = replace(self.spec, future_frames=predictor.num_frames)
+        self.config = {**self.config, "num_future_frames": predictor.num_frames, "predictor": predictor.config}

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float
@@ -79,6 +79,10 @@ class Encoder(nn.Module, ABC):
     def encode_items(self, items: Sequence[Float[Tensor, "_ 3 _ _"]]) -> list[Float[Tensor, "_ _ _ c"]]:
         """Encode items of different lengths, each shape as one batch; results come in the items' order."""
         return by_shape(self, items)
+
+    def train(self, mode: bool = True) -> Self:
+        """A frozen encoder stays in eval mode when the model around it trains: some draw positions at random then."""
+        return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
 
     def freeze(self) -> "Encoder":
         """No parameter is trained from here on; returns self."""

@@ -24,13 +24,13 @@ SIGMA_MAX, SIGMA_MIN, RHO = 80.0, 0.002, 7.0
 
 
 class FuturePredictor(nn.Module):
-    """Standardised latents of observed frames to the next ``num_steps`` latent frames.
+    """Standardised latents of observed frames to the next ``num_frames`` latent frames.
 
     The configuration holds ``denoising_steps`` (of which the pipeline's last changes nothing and is left out),
     ``seed``, ``prompt_tokens`` and, as published, ``transformer``.
     """
 
-    def __init__(self, num_steps: int, config: dict[str, Any]) -> None:
+    def __init__(self, num_frames: int, config: dict[str, Any]) -> None:
         """Raises:
         EncoderError: a setting is unknown or impossible, or the transformer is none of Cosmos-Predict2's.
         """
@@ -39,12 +39,12 @@ class FuturePredictor(nn.Module):
         self.config = with_settings("the predictor", defaults, config)
         self.config["transformer"] = dict(self.config["transformer"] or ARCHITECTURE)
         for name, value, least in (
-            ("num_world_steps", num_steps, 1),
+            ("num_future_frames", num_frames, 1),
             ("denoising_steps", self.config["denoising_steps"], 2),
         ):
             if value < least:
                 raise EncoderError(f"{name} of the predictor is {value}. Use at least {least}.")
-        self.num_steps = num_steps
+        self.num_frames = num_frames
         layers = self.config["transformer"].get("num_layers", 28)
         self.transformer = build_cosmos(self.config["transformer"], layers)
         self.prompt = EmptyPrompt(self.config["prompt_tokens"], self.transformer.config.text_embed_dim)
@@ -52,7 +52,7 @@ class FuturePredictor(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, num_steps: int, source: str | Path, revision: str | None, **settings: Any
+        cls, num_frames: int, source: str | Path, revision: str | None, **settings: Any
     ) -> "FuturePredictor":
         """From a folder or hub id with ``transformer/`` and an exported prompt (see ``theworld_encoders.prompt``).
 
@@ -63,7 +63,7 @@ class FuturePredictor(nn.Module):
         architecture = read_config(folder, CLASS_NAME)
         prompt = EmptyPrompt.from_pretrained(source, "transformer", revision)
         parts = {"transformer": architecture, "prompt_tokens": prompt.weight.shape[0]}
-        predictor = cls(num_steps, {**settings, **parts})
+        predictor = cls(num_frames, {**settings, **parts})
         load_exactly(predictor.transformer, read_tensors(folder, tuple(predictor.transformer.state_dict())), folder)
         load_exactly(predictor.prompt, {"weight": prompt.weight}, folder)
         return predictor
@@ -77,7 +77,7 @@ class FuturePredictor(nn.Module):
         """What comes after ``latents``, the same for an item whatever stands beside it."""
         observed = rearrange(latents, "m t r s z -> m z t r s").float()
         items, channels, frames, rows, columns = observed.shape
-        noise = seeded_noise((channels, frames + self.num_steps, rows, columns), self.config["seed"], observed)
+        noise = seeded_noise((channels, frames + self.num_frames, rows, columns), self.config["seed"], observed)
         future = SIGMA_MAX * noise[:, frames:].expand(items, -1, -1, -1, -1)
         prompt, dtype = self.prompt(items), self.transformer.dtype
         for sigma, following in pairwise(karras_sigmas(self.config["denoising_steps"]).to(observed.device)):

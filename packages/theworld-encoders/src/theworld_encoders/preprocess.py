@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from theworld_encoders.errors import MediaError
+from theworld_encoders.images import to_rgb
 from theworld_encoders.spec import EncoderSpec
 
 Item = Any
@@ -24,7 +25,9 @@ def is_clip(item: Item) -> bool:
 def to_frames(item: Item) -> list[Image.Image]:
     """The frames of ``item`` as RGB pictures, oldest first; a picture is one frame.
 
-    Arrays and tensors hold 8-bit values as (h, w, 3) or (3, h, w); a leading axis is time.
+    PIL images may be of any mode: they are turned upright, laid on white and scaled to 8 bits by ``to_rgb``. Arrays and
+    tensors hold 8-bit values as (h, w, 3) or (3, h, w); a leading axis is time. Grey and RGBA arrays are refused: their
+    axes can be read in two ways, and ``Image.fromarray`` says which is meant.
 
     Raises:
         MediaError: the clip is empty, or something in it is no picture.
@@ -38,7 +41,7 @@ def to_frames(item: Item) -> list[Image.Image]:
 
 def _to_rgb(frame: Any) -> Image.Image:
     if isinstance(frame, Image.Image):
-        return frame.convert("RGB")
+        return to_rgb(frame)
     if not isinstance(frame, np.ndarray | Tensor):
         raise MediaError(
             f"a frame is of type {type(frame).__name__}. "
@@ -52,7 +55,7 @@ def _to_rgb(frame: Any) -> Image.Image:
             f"a frame is an array of {array.dtype} with shape {tuple(array.shape)}. "
             "Give 8-bit values (0 to 255) of shape (h, w, 3) or (3, h, w)."
         )
-    return Image.fromarray(array)
+    return to_rgb(Image.fromarray(array))
 
 
 def preprocess(item: Item, spec: EncoderSpec) -> Float[Tensor, "t 3 h w"]:
@@ -74,9 +77,13 @@ def preprocess(item: Item, spec: EncoderSpec) -> Float[Tensor, "t 3 h w"]:
 
 
 def _to_square(frame: Image.Image, spec: EncoderSpec) -> Image.Image:
-    side, resample = (spec.frame_size, spec.frame_size), Image.Resampling[spec.resample.upper()]
+    size, resample = spec.frame_size, Image.Resampling[spec.resample.upper()]
     if spec.resize == "crop":
-        return ImageOps.fit(frame, side, resample)
+        return ImageOps.fit(frame, (size, size), resample)
     if spec.resize == "letterbox":
-        return ImageOps.pad(frame, side, resample)
-    return frame.resize(side, resample)
+        # Not ImageOps.pad, which makes the short side of a very long picture 0 pixels and fails.
+        width, height = (max(1, round(side * size / max(frame.size))) for side in frame.size)
+        square, resized = Image.new("RGB", (size, size)), frame.resize((width, height), resample)
+        square.paste(resized, ((size - width) // 2, (size - height) // 2))
+        return square
+    return frame.resize((size, size), resample)

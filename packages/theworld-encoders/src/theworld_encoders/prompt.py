@@ -4,12 +4,14 @@ It is exported once, into the checkpoint's folder, so that no text encoder of ma
 
     python -m theworld_encoders.prompt FOLDER_OR_HUB_ID [REVISION]
 
-That reads ``text_encoder/`` and ``tokenizer/`` of the checkpoint and writes ``empty_prompt.safetensors`` next to them,
-for a hub id in its local snapshot. It needs transformers: ``pip install "theworld-encoders[prompt]"``.
+That reads ``text_encoder/`` of the checkpoint and writes ``empty_prompt.safetensors`` next to it, for a hub id in its
+local snapshot. It needs transformers, ``pip install "theworld-encoders[prompt]"``, but no tokenizer: to T5 an empty
+prompt is its end token, then padding.
 """
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,16 +19,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from theworld_encoders.checkpoint import find_root, load_exactly
+from theworld_encoders.checkpoint import find_component, find_root, load_exactly, read_config
 from theworld_encoders.errors import EncoderError
 
 PROMPT_FILE = "empty_prompt.safetensors"
 PROMPT_KEY = "prompt_embeds"
 PROMPT_TOKENS = 512
 """What the Cosmos and Wan pipelines pad a prompt to; the padding is zeros that the transformer does attend to."""
-
-_ENCODERS = {"t5": "T5EncoderModel", "umt5": "UMT5EncoderModel"}
-"""By model type: Cosmos-Predict2's text encoder, and Wan 2.1's."""
 
 
 class EmptyPrompt(nn.Module):
@@ -81,28 +80,26 @@ def export_prompt(source: str | Path, revision: str | None = None) -> Path:
     Raises:
         EncoderError: transformers is missing, or the checkpoint has no such text encoder.
     """
+    root = find_root(source, ("text_encoder",), revision)
+    folder = find_component(source, "text_encoder", revision)
+    kind = read_config(folder, "t5", "umt5", key="model_type")["model_type"]
     try:
-        import transformers
+        if kind == "t5":
+            from transformers.models.t5.modeling_t5 import T5EncoderModel as TextEncoder
+        else:
+            from transformers.models.umt5.modeling_umt5 import UMT5EncoderModel as TextEncoder
     except ImportError as error:
         raise EncoderError(
             'exporting a prompt needs transformers. Install it: pip install "theworld-encoders[prompt]"'
         ) from error
-    root = find_root(source, ("text_encoder", "tokenizer"), revision)
     try:
-        kind = transformers.AutoConfig.from_pretrained(root / "text_encoder").model_type
-        if kind not in _ENCODERS:
-            raise EncoderError(
-                f"{source} has a text encoder of type {kind}. Give a checkpoint with one of: {', '.join(_ENCODERS)}."
-            )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(root / "tokenizer")
-        model = getattr(transformers, _ENCODERS[kind]).from_pretrained(root / "text_encoder", dtype="auto").eval()
-    except OSError as error:
-        raise EncoderError(
-            f"{source} has no readable text_encoder/ and tokenizer/. Give a folder or hub id with the published layout."
-        ) from error
-    tokens = tokenizer([""], padding="max_length", max_length=PROMPT_TOKENS, truncation=True, return_tensors="pt")
-    mask = tokens["attention_mask"]
-    states = model(tokens["input_ids"], attention_mask=mask).last_hidden_state[0]
+        model = TextEncoder.from_pretrained(folder, dtype="auto").eval()
+    except (OSError, SafetensorError) as error:
+        raise EncoderError(f"{folder} has no readable weights: {error}. Fetch the checkpoint again.") from error
+    config: Any = model.config
+    tokens = torch.tensor([[config.eos_token_id] + [config.pad_token_id] * (PROMPT_TOKENS - 1)])
+    mask = torch.tensor([[1] + [0] * (PROMPT_TOKENS - 1)])
+    states = model(tokens, attention_mask=mask).last_hidden_state[0]
     save_file({PROMPT_KEY: (states * mask[0, :, None]).contiguous()}, root / PROMPT_FILE)
     return root / PROMPT_FILE
 

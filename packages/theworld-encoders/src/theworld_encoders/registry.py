@@ -17,6 +17,11 @@ ENTRY_POINT_GROUP = "theworld.encoders"
 _BUILT_IN = {
     "cosmos-predict2-dit": "theworld_encoders.cosmos_dit:CosmosPredict2Dit",
     "cosmos-predict2-vae": "theworld_encoders.cosmos_world:CosmosPredict2World",
+    "dinov3": "theworld_encoders.dinov3:DinoV3",
+    "gemma3-siglip": "theworld_encoders.siglip:Gemma3Siglip",
+    "siglip": "theworld_encoders.siglip:Siglip",
+    "siglip2": "theworld_encoders.siglip:Siglip2",
+    "vjepa2": "theworld_encoders.vjepa2:VJepa2",
     "wan21-dit": "theworld_encoders.wan_dit:Wan21Dit",
 }
 """Name to "module:class": text, so that listing the encoders imports none of them."""

@@ -18,14 +18,16 @@ class EncoderSpec:
     """Height and width that frames are resized to, in pixels."""
     spatial_stride: int
     """Pixels per feature along each side."""
+    drops_edges: bool = False
+    """Whether pixels beyond the last whole stride are left out, not refused: SigLIP's 384 are 27 * 14, and 6 more."""
     temporal_stride: int
     """Frames per feature in time."""
     first_frame_alone: bool = True
     """The causal rule of ``1 + stride * n`` frames, where the first has a feature of its own; else ``stride * n``."""
-    predicts_future: bool = False
-    """Whether it can predict feature frames that come after those of the clip."""
     future_frames: int = 0
-    """How many it does predict and append: ``feature_frames`` and all other counts of features include them."""
+    """Feature frames that are predicted beyond the clip; they come last."""
+    predicts_future: bool = False
+    """Whether it can predict any, as many as its setting ``num_future_frames`` says."""
     pixel_mean: float | tuple[float, float, float] = 0.5
     """Subtracted from pixels in [0, 1]; one number, or one for each of red, green and blue."""
     pixel_std: float | tuple[float, float, float] = 0.5
@@ -39,7 +41,7 @@ class EncoderSpec:
     revision: str
     """The revision that was read when this was written."""
     subfolder: str
-    """Folder of the component inside the repository."""
+    """Folder of the component inside the repository; empty where it lies at the top."""
     licence: str
     gated: bool
     """Whether the hub asks to accept terms before the download."""
@@ -74,13 +76,16 @@ class EncoderSpec:
         """Feature grid ``(t', r, s)`` of a clip of ``t`` frames of ``h`` x ``w`` pixels.
 
         Raises:
-            ValueError: a side is no multiple of the spatial stride, or ``t`` is below one.
+            ValueError: a side is no multiple of the spatial stride, or below one; or ``t`` is.
         """
-        if h % self.spatial_stride or w % self.spatial_stride or h < 1 or w < 1:
-            raise ValueError(
-                f"{self.name} cannot encode frames of {h} x {w} pixels. "
-                f"Use sides that are multiples of {self.spatial_stride}."
+        whole = self.drops_edges or not (h % self.spatial_stride or w % self.spatial_stride)
+        if not whole or min(h, w) < self.spatial_stride:
+            rule = (
+                f"of at least {self.spatial_stride}"
+                if self.drops_edges
+                else f"that are multiples of {self.spatial_stride}"
             )
+            raise ValueError(f"{self.name} cannot encode frames of {h} x {w} pixels. Use sides {rule}.")
         return self.feature_frames(t), h // self.spatial_stride, w // self.spatial_stride
 
     def num_tokens(self, t: int, h: int, w: int) -> int:

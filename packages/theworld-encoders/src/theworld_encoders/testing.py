@@ -119,7 +119,8 @@ def check_encoder(encoder: Encoder) -> None:
     spec, size = encoder.spec, encoder.spec.frame_size
     device = next(encoder.parameters()).device
     generator = torch.Generator().manual_seed(0)
-    lengths = (1, spec.fit_frames(2))
+    shortest = spec.fit_frames(1)
+    lengths = (shortest, spec.fit_frames(shortest + 1))
     clips = [torch.rand(t, 3, size, size, generator=generator).mul(2).sub(1).to(device) for t in lengths]
     singles = [encoder(clip[None])[0] for clip in clips]
     for clip, features in zip(clips, singles, strict=True):
@@ -134,3 +135,6 @@ def check_encoder(encoder: Encoder) -> None:
     if spec.kind == "world":
         backwards = encoder(clips[1].flip(0)[None])[0]
         assert not torch.allclose(backwards, singles[1].flip(0)), "a world encoder's features do not see time's arrow"
+    else:
+        alone = torch.cat([encoder(frame[None, None])[0] for frame in clips[1]])
+        torch.testing.assert_close(alone, singles[1], msg="a vision encoder's features of a frame depend on others")

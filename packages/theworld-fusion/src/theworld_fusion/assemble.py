@@ -84,7 +84,7 @@ def assemble(
     vlm_config, processor = load_vlm(vlm, revision)
     settings = dict(encoder_settings or {})
     if spec_of(encoder).predicts_future and overrides.get("num_world_steps"):
-        settings["num_world_steps"] = overrides["num_world_steps"]
+        settings["num_future_frames"] = overrides["num_world_steps"]
     world_encoder = load_encoder(encoder, world, revision=world_revision, frame_size=frame_size, **settings)
     layout = TokenLayout.from_tokenizer(processor.tokenizer)
     config = TheWorldConfig(
@@ -108,6 +108,11 @@ def assemble(
     with _no_load_report():
         model, info = TheWorldForConditionalGeneration.from_pretrained(
             vlm, config=config, revision=revision, dtype=dtype, device_map=device_map, output_loading_info=True
+        )
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise CheckpointError(
+            f"{vlm} does not fit into memory by device_map={device_map!r}, and a model is assembled in memory. "
+            "Assemble it on a larger machine, save_pretrained it, and load it here with load_model."
         )
     check_loading(vlm, info, new=("model.world_encoder.", *NEW_MODULES))
     if config.world_fusion != "none":

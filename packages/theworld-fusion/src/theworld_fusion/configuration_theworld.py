@@ -8,7 +8,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import Gemma3Config, PreTrainedConfig
 
 from theworld_encoders.registry import encoder_class
-from theworld_fusion.remote_code import RemoteCode
+from theworld_fusion.remote_code import saved_with_shim
 from theworld_fusion.slots import grid_side
 from theworld_tokens import EOW_TOKEN_ID, SOW_TOKEN_ID, WORLD_SOFT_TOKEN_ID
 
@@ -52,8 +52,15 @@ class WorldEncoderConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
 
+@saved_with_shim(
+    AutoConfig="TheWorldConfig",
+    AutoModel="TheWorldModel",
+    AutoModelForImageTextToText="TheWorldForConditionalGeneration",
+    AutoModelForMultimodalLM="TheWorldForConditionalGeneration",
+    AutoModelForCausalLM="TheWorldForConditionalGeneration",
+)
 @strict
-class TheWorldConfig(RemoteCode, Gemma3Config):
+class TheWorldConfig(Gemma3Config):
     """A Gemma 3 configuration with a world branch. Every size comes from the two parts' own configurations.
 
     Args:
@@ -72,13 +79,6 @@ class TheWorldConfig(RemoteCode, Gemma3Config):
     """
 
     model_type = "theworld"
-    _auto_map = {
-        "AutoConfig": "TheWorldConfig",
-        "AutoModel": "TheWorldModel",
-        "AutoModelForImageTextToText": "TheWorldForConditionalGeneration",
-        "AutoModelForMultimodalLM": "TheWorldForConditionalGeneration",
-        "AutoModelForCausalLM": "TheWorldForConditionalGeneration",
-    }
     sub_configs_defaults = {**Gemma3Config.sub_configs_defaults, "world_config": WorldEncoderConfig}
 
     world_config: PreTrainedConfig | dict[str, Any] | None = None
@@ -98,6 +98,7 @@ class TheWorldConfig(RemoteCode, Gemma3Config):
         """Raises:
         ValueError: a field's value is not one of its choices, a size is impossible, or a field is misspelt.
         """
+        kwargs.pop("auto_map", None)  # an affair of the file, for those who have not imported this class
         for name in kwargs:  # transformers keeps what it does not know as an attribute: a typo would say nothing
             own = [field.name for field in fields(self) if "world" in field.name]
             if "world" in name or get_close_matches(name, own, n=1, cutoff=0.8):
@@ -123,8 +124,8 @@ class TheWorldConfig(RemoteCode, Gemma3Config):
             )
         if steps and not encoder_class(world.encoder).published.predicts_future:
             raise ValueError(f"num_world_steps is {steps}, but {world.encoder} predicts no future. Use 0.")
-        rest = {key: value for key, value in world.encoder_config.items() if key != "num_world_steps"}
-        world.encoder_config = {**rest, "num_world_steps": steps} if steps else rest
+        rest = {key: value for key, value in world.encoder_config.items() if key != "num_future_frames"}
+        world.encoder_config = {**rest, "num_future_frames": steps} if steps else rest
 
     @property
     def world_token_ids(self) -> list[int]:

@@ -6,21 +6,13 @@ With no world input, ``forward`` is Gemma 3's own, so world off equals the base 
 """
 
 from collections.abc import Sequence
-from copy import copy
-from dataclasses import dataclass
-from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, Gemma3ForConditionalGeneration, Gemma3Model, Gemma3PreTrainedModel
 from transformers.cache_utils import Cache
-from transformers.generation import (
-    GenerationConfig,
-    GenerationMixin,
-    LogitsProcessorList,
-    SuppressTokensLogitsProcessor,
-)
+from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.gemma3.modeling_gemma3 import (
     Gemma3CausalLMOutputWithPast,
@@ -35,18 +27,15 @@ from theworld_encoders.encoder import by_shape
 from theworld_encoders.registry import encoder_class
 from theworld_fusion.configuration_theworld import TheWorldConfig
 from theworld_fusion.gate import WorldGate
+from theworld_fusion.generation import BOUNDARIES, GatedImageFeatures, WorldGeneration
 from theworld_fusion.loss import causal_lm_loss
+from theworld_fusion.names import translate_gemmas_names
 from theworld_fusion.projector import WorldProjector
 from theworld_fusion.scatter import scatter_features
 from theworld_tokens import IGNORE_INDEX
 
 WorldInput = Tensor | Sequence[Tensor]
 """One tensor where all items have one shape, else one tensor per item."""
-
-
-@dataclass
-class GatedImageFeatures(BaseModelOutputWithPooling):
-    """Image features that hold the world's already; the type says so."""
 
 
 class TheWorldPreTrainedModel(Gemma3PreTrainedModel):
@@ -146,7 +135,7 @@ class TheWorldModel(TheWorldPreTrainedModel, Gemma3Model):
         embedding = self.get_input_embeddings()(torch.full((), token_id, device=inputs_embeds.device))
         return (inputs_embeds == embedding).all(-1)
 
-    def gate_image_features(self, image: Any, world: Any) -> "GatedImageFeatures":
+    def gate_image_features(self, image: Any, world: Any) -> GatedImageFeatures:
         """Image features with the world's added, for ``gated`` fusion.
 
         Args:
@@ -174,12 +163,18 @@ class TheWorldModel(TheWorldPreTrainedModel, Gemma3Model):
             features = image.pooler_output.to(embeds.device, embeds.dtype)
             mask = self.get_placeholder_mask(input_ids, inputs_embeds=given, image_features=features)
             embeds = embeds.masked_scatter(mask, features)
-        tokens = torch.cat([item.to(embeds.device) for item in world.pooler_output])
-        embeds = scatter_features(embeds, self.placeholders(config.world_token_id, input_ids, given), tokens)
+        if len(world.pooler_output):  # a prefill's chunk may have a boundary and no soft token
+            tokens = torch.cat([item.to(embeds.device) for item in world.pooler_output])
+            embeds = scatter_features(embeds, self.placeholders(config.world_token_id, input_ids, given), tokens)
         boundaries = self.world_projector.boundaries().to(embeds.device, embeds.dtype)
-        ends = (config.world_start_token_id, config.world_end_token_id)
-        for token_id, vector in zip(ends, boundaries, strict=True):
-            embeds = torch.where(self.placeholders(token_id, input_ids, given).unsqueeze(-1), vector, embeds)
+        ends = [
+            self.placeholders(token_id, input_ids, given)
+            for token_id in (config.world_start_token_id, config.world_end_token_id)
+        ]
+        if input_ids is None:
+            torch._assert_async(~(ends[0] & ends[1]).any(), "start and end of a world span look alike. Pass input_ids.")
+        for places, vector in zip(ends, boundaries, strict=True):
+            embeds = torch.where(places.unsqueeze(-1), vector, embeds)
         return embeds
 
     def forward(
@@ -201,11 +196,17 @@ class TheWorldModel(TheWorldPreTrainedModel, Gemma3Model):
         """Gemma 3's forward; see ``get_world_features`` for the two world inputs.
 
         Raises:
-            ValueError: an input is given twice, or world and image features do not belong together.
+            ValueError: an input is given twice or not at all, or world and image features do not belong together.
         """
         encoded = self.with_world_features(mm_encoder_outputs or {}, pixel_values_world, world_features)
         image, world = encoded.get("image"), encoded.pop("world", None)
+        has_boundary = bool(encoded.keys() & set(BOUNDARIES))
+        encoded = {name: value for name, value in encoded.items() if name not in BOUNDARIES}
+        if world is None and has_boundary:
+            world = BaseModelOutputWithPooling(pooler_output=[])
         if world is not None:
+            if (input_ids is None) == (inputs_embeds is None):
+                raise ValueError("pass exactly one of input_ids and inputs_embeds.")
             if pixel_values is not None:
                 if image is not None:
                     raise ValueError("image input is given twice. Pass pixel_values or mm_encoder_outputs, not both.")
@@ -233,7 +234,9 @@ class TheWorldModel(TheWorldPreTrainedModel, Gemma3Model):
         return outputs
 
 
-class TheWorldForConditionalGeneration(TheWorldPreTrainedModel, Gemma3ForConditionalGeneration, GenerationMixin):
+class TheWorldForConditionalGeneration(
+    TheWorldPreTrainedModel, WorldGeneration, Gemma3ForConditionalGeneration, GenerationMixin
+):
     """The model that answers: ``generate()`` with pictures and clips, world features computed once per prompt."""
 
     def __init__(self, config: TheWorldConfig) -> None:
@@ -241,6 +244,7 @@ class TheWorldForConditionalGeneration(TheWorldPreTrainedModel, Gemma3ForConditi
         self.model = TheWorldModel(config)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.loss_function = causal_lm_loss
+        self.register_load_state_dict_pre_hook(translate_gemmas_names)
         self.post_init()
 
     def get_world_features(
@@ -289,76 +293,6 @@ class TheWorldForConditionalGeneration(TheWorldPreTrainedModel, Gemma3ForConditi
             world_features=world_features,
             **kwargs,
         )
-
-    def prepare_inputs_for_generation(  # the name ``kwargs`` matters: transformers inspects it
-        self,
-        input_ids: torch.LongTensor,
-        use_cache: bool = True,
-        is_first_iteration: bool = False,
-        inputs_embeds: torch.Tensor | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        """Gemma 3's, without world pixels in decode steps: their features are in the cache."""
-        if use_cache and not is_first_iteration:
-            kwargs["pixel_values_world"] = kwargs["world_features"] = None
-        return super().prepare_inputs_for_generation(
-            input_ids,
-            use_cache=use_cache,
-            is_first_iteration=is_first_iteration,
-            inputs_embeds=inputs_embeds,
-            **kwargs,
-        )
-
-    def _prepare_multimodal_encoder_kwargs_for_generation(self, model_kwargs: dict[str, Any]) -> Any:
-        given = model_kwargs.get("mm_encoder_outputs") or {}
-        # Beams expand these objects in place: the caller keeps theirs as they are.
-        model_kwargs["mm_encoder_outputs"] = {key: copy(value) for key, value in given.items()}
-        model_kwargs = super()._prepare_multimodal_encoder_kwargs_for_generation(model_kwargs)
-        world = (model_kwargs.pop("pixel_values_world", None), model_kwargs.pop("world_features", None))
-        encoded = model_kwargs["mm_encoder_outputs"] = self.model.with_world_features(
-            model_kwargs["mm_encoder_outputs"], *world
-        )
-        if encoded.get("world") is not None and self.config.world_fusion == "gated":
-            encoded["image"] = self.model.gate_image_features(encoded.get("image"), encoded.pop("world"))
-        return model_kwargs
-
-    def _get_logits_processor(
-        self, generation_config: GenerationConfig, *args: Any, **kwargs: Any
-    ) -> LogitsProcessorList:
-        """With the world on, none of its ids is ever generated; with it off, decoding is the base VLM's."""
-        processors = super()._get_logits_processor(generation_config, *args, **kwargs)
-        ids, encoded = kwargs.get("encoder_input_ids"), (kwargs.get("model_kwargs") or {}).get("mm_encoder_outputs")
-        in_prompt = ids is not None and not ids.is_floating_point() and (ids == self.config.world_token_id).any()
-        encoded = encoded or {}
-        if in_prompt or encoded.get("world") is not None or isinstance(encoded.get("image"), GatedImageFeatures):
-            suppress = SuppressTokensLogitsProcessor(self.config.world_token_ids, device=ids.device)
-            processors.insert(0, suppress)
-        return processors
-
-    def _expand_multimodal_outputs(
-        self,
-        input_ids: Tensor | None,
-        mm_encoder_output: dict,
-        expand_size: int = 1,
-        inputs_embeds: Tensor | None = None,
-    ) -> dict[str, Any]:
-        """For beams and several return sequences: each row's world items are repeated as a group, ``A B A B``."""
-        expanded = super()._expand_multimodal_outputs(input_ids, mm_encoder_output, expand_size, inputs_embeds)
-        if (world := expanded.get("world")) is not None:
-            ids = input_ids if input_ids is not None and input_ids.numel() else None
-            slots = self.model.placeholders(self.config.world_token_id, ids, inputs_embeds)
-            ends = list(accumulate(len(tokens) for tokens in world.pooler_output))
-            row_ends = list(accumulate(slots.sum(-1).tolist()))
-            bounds = [0, *(ends.index(end) + 1 if end in ends else 0 for end in row_ends)]
-            bounds = list(accumulate(bounds, max))  # a row without items ends where the row before it did
-            expanded["world"] = BaseModelOutputWithPooling(
-                pooler_output=[
-                    tokens
-                    for start, end in pairwise(bounds)
-                    for tokens in list(world.pooler_output[start:end]) * expand_size
-                ]
-            )
-        return expanded
 
 
 def _to(parameter: Tensor, items: WorldInput) -> list[Tensor]:

@@ -3,9 +3,12 @@
 """Processor: one ``images=`` feeds both branches, and the world placeholders are written into the text.
 
 An item is a picture or a clip (a list of frames). The VLM's own branch sees a picture, or a clip's last frame; the
-world branch sees all frames. Counting and range checks happen here, on the host: the model never waits for a device.
+world branch sees all frames; both see them upright, opaque and in RGB, as ``to_frames`` makes them. Counting and range
+checks happen here, on the host: the model never waits for a device.
 """
 
+import base64
+import binascii
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,15 +17,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub.utils import httpx
 from transformers import BatchFeature, Gemma3Processor
-from transformers.image_utils import load_image as fetch_image
 from transformers.processing_utils import ProcessingKwargs, Unpack
 from transformers.tokenization_utils_base import PreTokenizedInput, TextInput
 
-from theworld_encoders import EncoderSpec, load_image, preprocess, read_video, spec_of, to_frames
+from theworld_encoders import (
+    EncoderSpec,
+    MediaError,
+    decode_image,
+    load_image,
+    preprocess,
+    read_video,
+    spec_of,
+    to_frames,
+)
 from theworld_encoders.preprocess import Item, is_clip
 from theworld_fusion.configuration_theworld import TheWorldConfig
-from theworld_fusion.remote_code import RemoteCode
+from theworld_fusion.remote_code import saved_with_shim
 from theworld_fusion.slots import num_slots
 from theworld_tokens import Gemma3Token, TokenLayout, WorldToken, register_world_tokens, world_text
 
@@ -32,7 +44,8 @@ _beside: ContextVar[list[str] | None] = ContextVar("beside", default=None)
 """For every item the span that stands before its image block, or nothing."""
 
 
-class TheWorldProcessor(RemoteCode, Gemma3Processor):
+@saved_with_shim(AutoProcessor="TheWorldProcessor")
+class TheWorldProcessor(Gemma3Processor):
     """Gemma 3's processor plus the world branch; see ``__call__``.
 
     Args:
@@ -42,8 +55,6 @@ class TheWorldProcessor(RemoteCode, Gemma3Processor):
             ``TheWorldConfig``.
         world_num_frames: frames that are sampled evenly from a video file.
     """
-
-    _auto_map = {"AutoProcessor": "TheWorldProcessor"}
 
     def __init__(
         self,
@@ -109,7 +120,7 @@ class TheWorldProcessor(RemoteCode, Gemma3Processor):
         self,
         images: Any = None,
         text: TextInput | PreTokenizedInput | list[TextInput] | list[PreTokenizedInput] | None = None,
-        world: Literal["on", "off"] = "on",
+        world: Literal["on", "off"] | None = None,
         world_features: Sequence[torch.Tensor] | None = None,
         **kwargs: Unpack[ProcessingKwargs],
     ) -> BatchFeature:
@@ -117,9 +128,9 @@ class TheWorldProcessor(RemoteCode, Gemma3Processor):
 
         Args:
             images: one item, a list of items, or one list of items per text; an item is a picture (PIL image, 8-bit
-                array or tensor, path or URL) or a list of frames.
+                RGB array or tensor, path or URL) or a list of frames.
             text: one prompt or several, with one ``<start_of_image>`` for each item.
-            world: ``off`` leaves the world branch out of this call: exactly the base VLM's inputs.
+            world: ``off`` leaves the world branch out of this call: exactly the base VLM's inputs. Default: ``on``.
             world_features: the encoder's output ``[t', r, s, c]`` for each item, where it was computed before; then no
                 world pixels are made.
 
@@ -132,7 +143,7 @@ class TheWorldProcessor(RemoteCode, Gemma3Processor):
             ValueError: items, placeholders and features do not match, an item has too many frames, or truncation cut a
                 span.
         """
-        if world not in ("on", "off"):
+        if world not in (None, "on", "off"):
             raise ValueError(f"world is {world!r}. Use 'on' or 'off'.")
         texts = [text] if isinstance(text, str) else text
         rows = None if images is None else [[_load(item) for item in row] for row in self._rows(images, texts)]
@@ -166,8 +177,9 @@ class TheWorldProcessor(RemoteCode, Gemma3Processor):
             return [list(row) for row in images]
         if len(images) != sum(counts):
             raise ValueError(
-                f"the prompts have {sum(counts)} {self.image_token} placeholders ({counts} by prompt) for "
-                f"{len(images)} items. Give one item for each; a clip is one item, a list of frames."
+                f"{self.image_token} tokens in the prompts should be the same as the number of items: there are "
+                f"{sum(counts)} ({counts} by prompt) for {len(images)} items. "
+                "Give one item for each; a clip is one item, a list of frames."
             )
         items = iter(images)
         return [[next(items) for _ in range(count)] for count in counts]
@@ -234,12 +246,15 @@ class TheWorldProcessor(RemoteCode, Gemma3Processor):
         """Gemma 3's expansion; each prompt's leading world spans stand right after its BOS."""
         expanded, offsets = super().get_text_with_replacements(text, *args, **kwargs)
         for index, spans in enumerate(_leading.get() or ()):
+            if not spans:
+                continue
             bos = self.tokenizer.bos_token
             start = len(bos) if expanded[index].startswith(bos) else 0
             expanded[index] = expanded[index][:start] + spans + expanded[index][start:]
             for entry in offsets[index]:
                 entry["new_span"] = tuple(position + len(spans) for position in entry["new_span"])
-            inserted = {"type": "world", "span": (start, start), "new_span": (start, start + len(spans))}
+            # transformers knows no type of ours; the spans are the images' too, and stand for no text.
+            inserted = {"type": "image", "span": (start, start), "new_span": (start, start + len(spans))}
             offsets[index].insert(0, {**inserted, "text": "", "replacement": spans})
         return expanded, offsets
 
@@ -306,7 +321,7 @@ class TheWorldProcessor(RemoteCode, Gemma3Processor):
 
 
 def _last_frame(item: Item) -> Any:
-    return to_frames(item)[-1] if is_clip(item) else item
+    return to_frames(item[-1:] if is_clip(item) else item)[0]
 
 
 def _is_list(value: Any) -> bool:
@@ -315,6 +330,17 @@ def _is_list(value: Any) -> bool:
 
 def _load(item: Any) -> Item:
     """A picture that is given by its path or URL (``data:`` too); anything else is returned as it is."""
-    if isinstance(item, Path) or (isinstance(item, str) and not item.startswith(("http://", "https://", "data:"))):
-        return load_image(item)
-    return fetch_image(item) if isinstance(item, str) else item
+    if isinstance(item, str) and item.startswith(("http://", "https://", "data:")):
+        return decode_image(_fetch(item), repr(item[:100]))
+    return load_image(item) if isinstance(item, str | Path) else item
+
+
+def _fetch(url: str) -> bytes:
+    """Not by transformers' ``load_image``: it drops transparency, and what lies below may be black."""
+    try:
+        if url.startswith("data:"):
+            return base64.b64decode(url.partition(",")[2], validate=True)
+        return httpx.get(url, follow_redirects=True, timeout=60).raise_for_status().content
+    except (httpx.HTTPError, httpx.InvalidURL, binascii.Error) as error:
+        reason = " ".join(str(error).split())
+        raise MediaError(f"The picture {url[:100]!r} cannot be fetched ({reason}). Check its address.") from error

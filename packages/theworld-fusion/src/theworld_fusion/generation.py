@@ -1,0 +1,138 @@
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
+# What is mixed in here calls the model that it is mixed into.
+"""How ``generate`` handles the world: encoded once per prompt, dealt to beams and chunks, and never generated."""
+
+from copy import copy
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers.generation import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+BOUNDARIES = ("world_start", "world_end")
+"""transformers deals encoded inputs to a prefill's chunks by ``config.{name}_token_id``; these say where one begins."""
+
+
+_HAS_WORLD = "has_world"
+"""Attribute of a cache with world input in it: a later turn on it has to know, and gated prompts do not show it."""
+
+
+@dataclass
+class GatedImageFeatures(BaseModelOutputWithPooling):
+    """Image features that hold the world's already; the type says so."""
+
+
+class WorldGeneration:
+    """Mixed into the model before Gemma 3's class; every method is one of transformers' own hooks."""
+
+    def prepare_inputs_for_generation(  # the name ``kwargs`` matters: transformers inspects it
+        self,
+        input_ids: torch.LongTensor,
+        use_cache: bool = True,
+        is_first_iteration: bool = False,
+        inputs_embeds: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Gemma 3's, without world pixels in decode steps: their features are in the cache."""
+        if use_cache and not is_first_iteration:
+            kwargs["pixel_values_world"] = kwargs["world_features"] = None
+        return super().prepare_inputs_for_generation(
+            input_ids,
+            use_cache=use_cache,
+            is_first_iteration=is_first_iteration,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+
+    def _prepare_multimodal_encoder_kwargs_for_generation(self, model_kwargs: dict[str, Any]) -> Any:
+        given = model_kwargs.get("mm_encoder_outputs") or {}
+        # Beams expand these objects in place: the caller keeps theirs as they are.
+        model_kwargs["mm_encoder_outputs"] = {key: copy(value) for key, value in given.items()}
+        model_kwargs = super()._prepare_multimodal_encoder_kwargs_for_generation(model_kwargs)
+        world = (model_kwargs.pop("pixel_values_world", None), model_kwargs.pop("world_features", None))
+        encoded = model_kwargs["mm_encoder_outputs"] = self.model.with_world_features(
+            model_kwargs["mm_encoder_outputs"], *world
+        )
+        if encoded.get("world") is not None and self.config.world_fusion == "gated":
+            encoded["image"] = self.model.gate_image_features(encoded.get("image"), encoded.pop("world"))
+        elif encoded.get("world") is not None:
+            tokens = encoded["world"].pooler_output
+            for name in BOUNDARIES:
+                encoded[name] = BaseModelOutputWithPooling(pooler_output=tokens[0].new_zeros(len(tokens), 1, 1))
+        return model_kwargs
+
+    def _get_logits_processor(
+        self, generation_config: GenerationConfig, *args: Any, **kwargs: Any
+    ) -> LogitsProcessorList:
+        """With the world on, no placeholder is ever generated; with it off, decoding is the base VLM's."""
+        processors = super()._get_logits_processor(generation_config, *args, **kwargs)
+        ids, encoded = kwargs.get("encoder_input_ids"), (kwargs.get("model_kwargs") or {}).get("mm_encoder_outputs")
+        in_prompt = ids is not None and not ids.is_floating_point() and (ids == self.config.world_token_id).any()
+        gated = isinstance((encoded or {}).get("image"), GatedImageFeatures)
+        cache = (kwargs.get("model_kwargs") or {}).get("past_key_values")
+        if in_prompt or (encoded or {}).get("world") is not None or gated or getattr(cache, _HAS_WORLD, False):
+            if cache is not None:
+                setattr(cache, _HAS_WORLD, True)
+            gated = self.config.world_fusion == "gated"
+            marker = self.config.image_token_id if gated else self.config.world_token_id
+            placeholders = [*self.config.world_token_ids, self.config.image_token_id]
+            length = ids.shape[1] if ids is not None and not ids.is_floating_point() else None
+            processors.insert(0, NoPlaceholders(placeholders, marker, length))
+        return processors
+
+    def _expand_multimodal_outputs(
+        self,
+        input_ids: Tensor | None,
+        mm_encoder_output: dict,
+        expand_size: int = 1,
+        inputs_embeds: Tensor | None = None,
+    ) -> dict[str, Any]:
+        """For beams and several return sequences: each row's world items are repeated as a group, ``A B A B``."""
+        expanded = super()._expand_multimodal_outputs(input_ids, mm_encoder_output, expand_size, inputs_embeds)
+        if (world := expanded.get("world")) is not None:
+            ids = input_ids if input_ids is not None and input_ids.numel() else None
+            slots = self.model.placeholders(self.config.world_token_id, ids, inputs_embeds)
+            ends = list(accumulate(len(tokens) for tokens in world.pooler_output))
+            row_ends = list(accumulate(slots.sum(-1).tolist()))
+            bounds = [0, *(ends.index(end) + 1 if end in ends else 0 for end in row_ends)]
+            bounds = list(accumulate(bounds, max))  # a row without items ends where the row before it did
+            expanded["world"] = BaseModelOutputWithPooling(
+                pooler_output=[
+                    tokens
+                    for start, end in pairwise(bounds)
+                    for tokens in list(world.pooler_output[start:end]) * expand_size
+                ]
+            )
+            for name in expanded.keys() & set(BOUNDARIES):
+                marks = expanded[name].pooler_output
+                expanded[name] = BaseModelOutputWithPooling(pooler_output=marks.repeat(expand_size, 1, 1))
+        return expanded
+
+
+class NoPlaceholders(LogitsProcessor):
+    """Rows with world input generate no placeholder; the others decode as the base VLM does.
+
+    Image placeholders are among them: prompt lookup would draft them from the prompt.
+
+    Args:
+        ids: of the placeholders.
+        marker: the id that a row with world input has in its prompt.
+        prompt_length: tokens of the prompt; ``None`` where it was given as embeddings, and then this is for every row.
+    """
+
+    def __init__(self, ids: list[int], marker: int, prompt_length: int | None) -> None:
+        self.ids, self.marker, self.prompt_length = ids, marker, prompt_length
+
+    def __call__(self, input_ids: Int[Tensor, "b l"], scores: Float[Tensor, "b v"]) -> Float[Tensor, "b v"]:
+        """Raw scores with minus infinity where a placeholder would be generated."""
+        scores = scores.clone()
+        if self.prompt_length is None:
+            scores[:, self.ids] = -torch.inf
+        else:
+            rows = (input_ids[:, : self.prompt_length] == self.marker).any(-1, keepdim=True)
+            scores[:, self.ids] = scores[:, self.ids].masked_fill(rows, -torch.inf)
+        return scores
