@@ -14,6 +14,7 @@ import nox
 nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "virtualenv"
 
+PLUGIN = Path("examples/theworld-patch-motion")
 PACKAGES = ("tokens", "encoders", "fusion", "train")  # leaves first
 CONSTRAINTS = ("-c", "constraints/ci.txt")
 ENVIRONMENT = {
@@ -40,10 +41,10 @@ def with_siblings(package: str) -> list[str]:
     return [sibling for sibling in PACKAGES if sibling == package or f"theworld-{sibling}" in declared]
 
 
-def wheel(session: nox.Session, package: str) -> str:
-    """Path of the package's wheel, built once for each state of its files."""
-    home = folder(package)
-    files = [home / "pyproject.toml", home / "README.md", home / "LICENSE", *sorted(home.glob("src/*/**/*"))]
+def wheel(session: nox.Session, home: Path) -> str:
+    """Path of the wheel of the package in ``home``, built once for each state of its files."""
+    files = [home / "pyproject.toml", home / "README.md", home / "LICENSE"]
+    files += [*sorted(home.glob("*.py")), *sorted(home.glob("src/*/**/*"))]
     digest = hashlib.sha256()
     for path in files:
         if path.is_file() and path.suffix != ".pyc":
@@ -56,7 +57,7 @@ def wheel(session: nox.Session, package: str) -> str:
 
 def install(session: nox.Session, packages: list[str], *others: str) -> None:
     """Install wheels of the tree by path, so that pip holds each to the ranges that the others declare."""
-    wheels = [wheel(session, package) for package in packages]
+    wheels = [wheel(session, folder(package)) for package in packages]
     session.install(*CONSTRAINTS, *wheels, *others)
     session.install("--force-reinstall", "--no-deps", *wheels)  # a reused environment keeps older ones otherwise
     session.run("pip", "check", silent=True)
@@ -84,10 +85,11 @@ def lint(session: nox.Session) -> None:
     session.install(*CONSTRAINTS, "ruff", "codespell", "towncrier")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
-    session.run("codespell", "README.md", "CONTRIBUTING.md", "docs", "packages", "tests", "noxfile.py")
+    session.run("codespell", "README.md", "CONTRIBUTING.md", "docs", "examples", "packages", "tests", "noxfile.py")
     for package in PACKAGES:
         session.run("towncrier", "build", "--draft", "--version=next", "--dir", str(folder(package)), silent=True)
     sources = [Path("noxfile.py"), *Path("benchmarks").rglob("*.py"), *Path("packages").glob("*/src/**/*.py")]
+    sources += PLUGIN.glob("*.py")
     lengths = {path: len(path.read_text().splitlines()) for path in sources}
     too_long = [f"{path} has {lines} lines" for path, lines in lengths.items() if lines > MAX_LINES]
     if too_long:
@@ -112,8 +114,13 @@ def tests(session: nox.Session, package: str) -> None:
 
 @nox.session
 def integration(session: nox.Session) -> None:
-    """What spans packages, on all four wheels."""
-    install(session, list(PACKAGES), *test_groups(list(PACKAGES)))
+    """What spans packages, on all four wheels, with a third party's encoder beside them."""
+    plugin = wheel(session, PLUGIN)
+    install(session, list(PACKAGES), plugin, *test_groups(list(PACKAGES)))
+    session.install("--force-reinstall", "--no-deps", plugin)
+    session.run(
+        "python", "-c", f"import {PLUGIN.name.replace('-', '_')}"
+    )  # its tests are skipped where it is not there
     run_pytest(session, list(PACKAGES), "tests/integration")
 
 

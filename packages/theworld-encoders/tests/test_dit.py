@@ -149,6 +149,7 @@ def test_published_defaults(name: str, millions: int, monkeypatch: pytest.Monkey
         encoder: Any = encoder_class(name).from_config({})
     assert encoder.spec == encoder.published
     assert encoder.spec.num_tokens(1, 448, 448) == 784
+    assert (encoder.config["block"], encoder.config["noise_level"]) == ({"wan21-dit": 20}.get(name, 18), 0.3)
     # of 1,956 million in all 28 blocks and the head, and 1,419 million in all 30
     assert round(sum(parameter.numel() for parameter in encoder.transformer.parameters()) / 1e6) == millions
 

@@ -13,9 +13,18 @@ Pair = tuple[TheWorldForConditionalGeneration, TheWorldProcessor]
 
 
 @pytest.fixture(scope="session")
-def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Pair]:
-    folders = make_tiny_checkpoint(tmp_path_factory.mktemp("tiny"))
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Of the toy VLM and of the toy world model."""
+    return make_tiny_checkpoint(tmp_path_factory.mktemp("tiny"))
 
+
+@pytest.fixture(scope="session")
+def world(folders: tuple[Path, Path]) -> Path:
+    return folders[1]
+
+
+@pytest.fixture(scope="session")
+def build(folders: tuple[Path, Path]) -> Callable[[], Pair]:
     def build() -> Pair:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

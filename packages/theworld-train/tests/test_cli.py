@@ -1,5 +1,6 @@
 """The command: answers on real files, and one clear line for each thing a user can get wrong."""
 
+import json
 import subprocess
 import sys
 import wave
@@ -11,6 +12,7 @@ import av
 import numpy as np
 import pytest
 
+from theworld_encoders import list_controls, list_encoders
 from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor, save_adapter
 from theworld_fusion.testing import make_tiny_checkpoint, random_picture
 from theworld_train.cli import main
@@ -181,9 +183,59 @@ def test_debug_shows_the_traceback(checkpoint: Path) -> None:
     assert "no.jpg" in result.stderr
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["answer", "--help"], ["demo", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["answer", "--help"], ["demo", "--help"], ["encoders", "--help"]])
 def test_help(theworld: Callable[..., Result], arguments: list[str]) -> None:
     result = theworld(*arguments)
     assert result.code == 0
     assert "Usage" in result.out
     assert len(result.out.splitlines()) > 8
+
+
+def test_encoders(theworld: Callable[..., Result]) -> None:
+    result = theworld("encoders")
+    assert result.code == 0, result.err
+    lines = result.out.splitlines()
+    assert lines[0].split() == ["encoder", "width", "strides", "image", "clip", "params", "memory", "licence"]
+    [cosmos] = [line.split() for line in lines if line.startswith("cosmos-predict2-vae")]
+    row = "cosmos-predict2-vae 16 8 px, 4 fr 784 2,352 53.6 M 107 MB NVIDIA Open Model License, gated"
+    assert " ".join(cosmos) == row
+    for name in (*list_encoders(), *list_controls()):
+        assert sum(line.split()[:1] == [name] for line in lines) == 1
+
+
+def test_encoders_as_json(theworld: Callable[..., Result]) -> None:
+    result = theworld("encoders", "--json")
+    assert result.code == 0, result.err
+    found = json.loads(result.out)
+    assert [one["name"] for one in found["encoders"]] == list_encoders()
+    assert list(found["controls"]) == list_controls()
+    [cosmos] = [one for one in found["encoders"] if one["name"] == "cosmos-predict2-vae"]
+    assert (cosmos["kind"], cosmos["frame_size"], cosmos["gated"]) == ("world", 224, True)
+    assert (cosmos["image_tokens"], cosmos["clip_tokens"]) == (784, 3 * 784)
+    assert (cosmos["parameters"], cosmos["megabytes_bfloat16"]) == (53_596_928, 107.193856)
+
+
+def test_an_encoder_whose_library_is_missing_has_a_dash(
+    theworld: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "diffusers.models.autoencoders", None)
+    result = theworld("encoders")
+    assert result.code == 0, result.err
+    [cosmos] = [line.split() for line in result.out.splitlines() if line.startswith("cosmos-predict2-vae")]
+    assert cosmos[8:10] == ["-", "-"]
+
+
+def test_a_broken_plugin_is_named_after_the_others(
+    theworld: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "acme-1.2.dist-info").mkdir()
+    (tmp_path / "acme-1.2.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.2\n")
+    (tmp_path / "acme-1.2.dist-info/entry_points.txt").write_text("[theworld.encoders]\nown = acme_nothing:Own\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    result = theworld("encoders")
+    assert result.code == 2
+    assert "cosmos-predict2-vae" in result.out
+    assert_one_line(result.err, "acme_nothing:Own of acme 1.2, the encoder 'own', cannot be imported")
+    unknown = theworld("encoders", "--jsn")
+    assert unknown.code == 2
+    assert "--jsn" in unknown.err

@@ -59,7 +59,7 @@ def test_report_stands_alone(folder: Path) -> None:
         map(len, CHOICES.values())
     )  # the curves, and a group of each family
     assert "http" not in page
-    for arm in ("world on", "world off", "other clip", "noise"):
+    for arm in ("world on", "world off", "other-item", "noise"):
         assert f"<th>{arm}</th>" in page
     assert "at test time" in page
 

@@ -17,23 +17,27 @@ MODEL = "model.safetensors"
 """What transformers calls a model's."""
 
 
-def find_root(source: str | Path, subfolders: tuple[str, ...], revision: str | None) -> Path:
+def find_root(source: str | Path, subfolders: tuple[str, ...], revision: str | None, *, weights: bool = True) -> Path:
     """The local folder of a repository; of a hub id ``subfolders`` are downloaded, nothing else.
+
+    Without ``weights``, those are their configurations alone.
 
     Raises:
         EncoderError: there is no such folder or repository.
     """
     root = Path(source)
-    return root if root.is_dir() else _download(str(source), subfolders, revision)
+    return root if root.is_dir() else _download(str(source), subfolders, revision, weights)
 
 
-def find_component(source: str | Path, subfolder: str, revision: str | None) -> Path:
+def find_component(source: str | Path, subfolder: str, revision: str | None, *, weights: bool = True) -> Path:
     """The local folder of one component; a hub id is downloaded, that component only (``""``: what lies at the top).
+
+    Without ``weights``, that is its configuration alone.
 
     Raises:
         EncoderError: there is no such folder or repository, or it holds no such component.
     """
-    folder = find_root(source, (subfolder,), revision) / subfolder
+    folder = find_root(source, (subfolder,), revision, weights=weights) / subfolder
     if not (folder / "config.json").is_file():
         config = Path(subfolder, "config.json")
         raise EncoderError(f"{source} has no {config}. Give a folder or hub id with the published layout.")
@@ -45,7 +49,7 @@ def read_config(folder: Path, *kinds: str, key: str = "_class_name") -> dict[str
 
     Args:
         folder: where its ``config.json`` lies.
-        kinds: what may stand under ``key``: classes of diffusers, or model types of transformers.
+        kinds: what may stand under ``key``: classes of diffusers, or model types of transformers; by default anything.
         key: ``_class_name`` or ``model_type``.
 
     Raises:
@@ -56,8 +60,10 @@ def read_config(folder: Path, *kinds: str, key: str = "_class_name") -> dict[str
         config = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise EncoderError(f"{path} is no JSON: {error}. Fetch the checkpoint again.") from error
-    found = config.get(key) if isinstance(config, dict) else None
-    if found not in kinds:
+    if not isinstance(config, dict):
+        raise EncoderError(f"{path} is a JSON {type(config).__name__}, not an object. Fetch the checkpoint again.")
+    found = config.get(key)
+    if kinds and found not in kinds:
         wanted = " or ".join(kinds)
         raise EncoderError(f"{path} describes {found}, not {wanted}. Give the folder of a {wanted} checkpoint.")
     return {key: value for key, value in config.items() if not key.startswith("_")}
@@ -108,12 +114,15 @@ def load_exactly(module: torch.nn.Module, tensors: dict[str, torch.Tensor], fold
             parameter.copy_(tensors[key])
 
 
-def _download(repo_id: str, subfolders: tuple[str, ...], revision: str | None) -> Path:
+def _download(repo_id: str, subfolders: tuple[str, ...], revision: str | None, weights: bool) -> Path:
     if repo_id.count("/") != 1 or repo_id.startswith((".", "/", "~")):
         raise EncoderError(f"there is no folder {repo_id}. Give an existing folder or a hub id such as owner/name.")
     try:
         top = ["config.json", "model*.safetensors", f"{MODEL}.index.json"]
-        patterns = [pattern for name in subfolders for pattern in ([f"{name}/*"] if name else top)]
+        if weights:
+            patterns = [pattern for name in subfolders for pattern in ([f"{name}/*"] if name else top)]
+        else:
+            patterns = [f"{name}/config.json".lstrip("/") for name in subfolders]
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         reason = str(error).strip().splitlines()[0]

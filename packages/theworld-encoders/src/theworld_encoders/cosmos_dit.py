@@ -12,7 +12,7 @@ from theworld_encoders.spec import EncoderSpec
 
 
 class CosmosPredict2Dit(DiffusionEncoder):
-    """Hidden states of block ``block`` of 28, 2,048 wide, at 1/16 of the side and 1/4 of the frame rate.
+    """Hidden states of block 18 of 28, 2,048 wide, at 1/16 of the side and 1/4 of the frame rate.
 
     ``condition_frames``, a setting of its own, is how many latent frames are shown clean and marked as given, as when
     it predicts a clip's continuation; those after them, by default all, are at ``noise_level``.
@@ -32,13 +32,13 @@ class CosmosPredict2Dit(DiffusionEncoder):
         gated=True,
     )
     class_name = CLASS_NAME
-    settings = {"block": 18, "noise_level": 0.3, "condition_frames": 0}
+    defaults = {"num_layers": 28, "in_channels": 16}
+    mask_channels = 1  # where frames are given
+    settings = {"condition_frames": 0}
     architecture = ARCHITECTURE
 
     @classmethod
-    def build(cls, architecture: dict[str, Any], block: int, latent_width: int) -> Any:
-        full = {"num_layers": 28, "in_channels": 16, **architecture}
-        cls.check(latent_width + 1, full["in_channels"], block, full["num_layers"])
+    def build(cls, architecture: dict[str, Any], block: int) -> Any:
         transformer = build_cosmos(architecture, block)
         del transformer.norm_out, transformer.proj_out  # the head is not used
         return transformer

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from theworld_encoders.checkpoint import find_component, read_config
+from theworld_encoders.cosmos_transformer import CLASS_NAME
 from theworld_encoders.errors import EncoderError
 from theworld_encoders.predictor import FuturePredictor
 from theworld_encoders.wan_vae import CosmosPredict2Vae
@@ -56,6 +58,15 @@ class CosmosPredict2World(CosmosPredict2Vae):
                 f"{', '.join(settings)} is for a predictor, and num_future_frames is 0. Leave it out, or predict some."
             )
         return encoder.to(device=device, dtype=dtype)
+
+    @classmethod
+    def config_of(cls, source: str | Path, *, revision: str | None = None, **settings: Any) -> dict[str, Any]:
+        config, num_frames = super().config_of(source, revision=revision), settings.pop("num_future_frames", 0)
+        if not num_frames:
+            return config
+        folder = find_component(source, "transformer", revision, weights=False)
+        predictor = {**settings, "transformer": read_config(folder, CLASS_NAME)}
+        return {**config, "num_future_frames": num_frames, "predictor": predictor}
 
     def encode(self, pixels: Float[Tensor, "m t 3 h w"]) -> Float[Tensor, "m tt r s c"]:
         latents = super().encode(pixels)

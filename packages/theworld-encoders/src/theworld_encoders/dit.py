@@ -25,21 +25,32 @@ from theworld_encoders.wan_vae import CosmosPredict2Vae
 class DiffusionEncoder(Encoder):
     """A VAE's encoder half, and a transformer up to block ``block``, on latents at noise level ``noise_level``.
 
-    The configuration holds ``block`` (counted from 1), ``noise_level`` (flow time: 0 is clean, 1 is nothing but noise),
-    ``seed``, ``prompt_tokens`` and, as published, ``transformer`` and ``vae``.
+    The configuration holds ``block`` (counted from 1; by default two thirds of the way up), ``noise_level`` (flow time:
+    0 is clean, 1 is nothing but noise), ``seed``, ``prompt_tokens`` and, as published, ``transformer`` and ``vae``.
     """
 
     class_name: ClassVar[str]
     """The transformer's, in diffusers."""
     architecture: ClassVar[dict[str, Any]]
     """The published transformer's ``config.json``."""
-    settings: ClassVar[dict[str, Any]]
-    """Defaults for what the configuration leaves out."""
+    defaults: ClassVar[dict[str, int]]
+    """What diffusers takes for ``num_layers`` and ``in_channels`` where that leaves them out."""
+    mask_channels: ClassVar[int] = 0
+    """Input channels beside the latents'."""
+    settings: ClassVar[dict[str, Any]] = {}
+    """Further settings, and their defaults."""
 
     def __init__(self, config: dict[str, Any], frame_size: int | None = None) -> None:
         name = self.published.name
-        common = {"seed": 0, "prompt_tokens": PROMPT_TOKENS, "transformer": {}, "vae": {}}
-        config = with_settings(name, {**self.settings, **common}, config)
+        common = {
+            "block": None,
+            "noise_level": 0.3,
+            "seed": 0,
+            "prompt_tokens": PROMPT_TOKENS,
+            "transformer": {},
+            "vae": {},
+        }
+        config = with_settings(name, {**common, **self.settings}, config)
         vae = CosmosPredict2Vae(config["vae"], frame_size or self.published.frame_size)
         config |= {"transformer": dict(config["transformer"] or self.architecture), "vae": vae.config}
         if not 0 <= config["noise_level"] <= 1:
@@ -47,7 +58,11 @@ class DiffusionEncoder(Encoder):
                 f"{name} has noise_level {config['noise_level']}. Use a number from 0, clean, to 1, nothing but noise."
             )
         config["noise_level"] = float(config["noise_level"])
-        transformer = self.build(config["transformer"], config["block"], vae.spec.width)
+        full = {**self.defaults, **config["transformer"]}
+        if config["block"] is None:
+            config["block"] = 2 * full["num_layers"] // 3
+        self._check(config["block"], full["num_layers"], full["in_channels"], vae.spec.width + self.mask_channels)
+        transformer = self.build(config["transformer"], config["block"])
         heads, patch = transformer.config.num_attention_heads, transformer.config.patch_size
         spec = replace(
             self.published,
@@ -63,12 +78,8 @@ class DiffusionEncoder(Encoder):
 
     @classmethod
     @abstractmethod
-    def build(cls, architecture: dict[str, Any], block: int, latent_width: int) -> Any:
-        """The transformer up to ``block``, without its head.
-
-        Raises:
-            EncoderError: it has no such block, or was not made for these latents.
-        """
+    def build(cls, architecture: dict[str, Any], block: int) -> Any:
+        """The transformer up to ``block``, without its head."""
 
     @classmethod
     @abstractmethod
@@ -109,6 +120,12 @@ class DiffusionEncoder(Encoder):
         encoder.vae = vae
         return encoder.to(device=device, dtype=dtype)
 
+    @classmethod
+    def config_of(cls, source: str | Path, *, revision: str | None = None, **settings: Any) -> dict[str, Any]:
+        folder = find_component(source, cls.published.subfolder, revision, weights=False)
+        vae = CosmosPredict2Vae.config_of(source, revision=revision)
+        return {**settings, "transformer": read_config(folder, cls.class_name), "vae": vae}
+
     def encode(self, pixels: Float[Tensor, "m t 3 h w"]) -> Float[Tensor, "m tt r s c"]:
         latents = rearrange(self.vae.encode(pixels), "m t y x z -> m z t y x").float()
         noise = seeded_noise(tuple(latents.shape[1:]), self.config["seed"], latents)
@@ -121,17 +138,12 @@ class DiffusionEncoder(Encoder):
         self.prompt.reset_parameters()
 
     @classmethod
-    def check(cls, wanted_channels: int, channels: int, block: int, blocks: int) -> None:
-        """What every ``build`` asks first.
-
-        Raises:
-            EncoderError: the transformer has no such block, or takes other latents.
-        """
+    def _check(cls, block: int, blocks: int, channels: int, wanted: int) -> None:
         name = cls.published.name
         if block not in range(1, blocks + 1):
             raise EncoderError(f"{name} has block {block}, its transformer has {blocks} blocks. Use 1 to {blocks}.")
-        if channels != wanted_channels:
+        if channels != wanted:
             raise EncoderError(
-                f"{name} needs a transformer of {wanted_channels} input channels, this one has {channels}. "
+                f"{name} needs a transformer of {wanted} input channels, this one has {channels}. "
                 f"Give a checkpoint such as {cls.published.repo_id}."
             )

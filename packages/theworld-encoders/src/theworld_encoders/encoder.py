@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from theworld_encoders.checkpoint import find_component, read_config
 from theworld_encoders.errors import EncoderError
 from theworld_encoders.spec import EncoderSpec
 
@@ -50,6 +51,18 @@ class Encoder(nn.Module, ABC):
         Raises:
             EncoderError: the folder is no such checkpoint, or its weights do not fit its configuration.
         """
+
+    @classmethod
+    def config_of(cls, source: str | Path, *, revision: str | None = None, **settings: Any) -> dict[str, Any]:
+        """The ``config`` of a checkpoint, for what needs none of its weights (see ``theworld_encoders.controls``).
+
+        ``settings`` are the encoder's own, as in ``from_pretrained``.
+
+        Raises:
+            EncoderError: there is no such checkpoint, or its configuration cannot be read.
+        """
+        folder = find_component(source, cls.published.subfolder, revision, weights=False)
+        return {**read_config(folder), **settings}
 
     @abstractmethod
     def encode(self, pixels: Float[Tensor, "m t 3 h w"]) -> Float[Tensor, "m tt r s c"]:

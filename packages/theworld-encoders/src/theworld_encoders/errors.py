@@ -7,3 +7,7 @@ class EncoderError(ValueError):
 
 class MediaError(ValueError):
     """A picture or clip cannot be read or used."""
+
+
+class DamagedFeatures(EncoderError, UserWarning):
+    """Cached features are not what was written; readers warn with it and go on."""

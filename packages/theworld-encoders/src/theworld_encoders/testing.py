@@ -1,17 +1,38 @@
 """For tests, ours and yours: a checkpoint folder of the published layout at toy size, and the encoder contract."""
 
+import json
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from theworld_encoders import contract
 from theworld_encoders.encoder import Encoder
 
 TINY_FRAME_SIZE = 48
 """Pixels: six latents along each side."""
 
 TINY_WAN_VAE = {"base_dim": 6, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 1, "z_dim": 16}
-"""``AutoencoderKLWan`` settings: published strides, channels and latent statistics, toy widths."""
+"""``AutoencoderKLWan`` settings: published strides and channels, toy widths."""
+
+TINY_WAN22_VAE = {
+    **TINY_WAN_VAE,
+    "z_dim": 48,
+    "decoder_base_dim": 8,
+    "is_residual": True,
+    "patch_size": 2,
+    "in_channels": 12,
+    "out_channels": 12,
+    "scale_factor_spatial": 16,
+}
+
+TINY_COSMOS1_TOKENIZER = {
+    "encoder_block_out_channels": [8, 16, 16, 16],
+    "decode_block_out_channels": [8, 16, 16, 16],
+    "num_layers": 1,
+}
+"""``AutoencoderKLCosmos`` settings, likewise."""
 
 TINY_TRANSFORMERS: dict[str, dict[str, Any]] = {
     "CosmosTransformer3DModel": {
@@ -63,15 +84,40 @@ def make_tiny_cosmos_folder(folder: str | Path, *, seed: int = 0) -> Path:
     """
     from diffusers import AutoencoderKLWan
 
+    return _write_tiny_vae(Path(folder), seed, lambda: AutoencoderKLWan(**TINY_WAN_VAE))
+
+
+def make_tiny_wan22_folder(folder: str | Path, *, seed: int = 0) -> Path:
+    """The same for Wan 2.2, whose configuration has a setting that diffusers does not know."""
+    from diffusers import AutoencoderKLWan
+
+    _write_tiny_vae(Path(folder), seed, lambda: AutoencoderKLWan(**TINY_WAN22_VAE))
+    path = Path(folder) / "vae" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "clip_output": False}))
+    return Path(folder)
+
+
+def make_tiny_cosmos1_folder(folder: str | Path, *, seed: int = 0) -> Path:
+    """The same for the Cosmos 1 tokenizer, whose means and deviations are those of sixteen latent frames."""
+    from diffusers import AutoencoderKLCosmos
+
+    return _write_tiny_vae(Path(folder), seed, lambda: AutoencoderKLCosmos(**TINY_COSMOS1_TOKENIZER), latent_frames=16)
+
+
+def _write_tiny_vae(folder: Path, seed: int, build: Callable[[], Any], latent_frames: int = 1) -> Path:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        vae = AutoencoderKLWan(**TINY_WAN_VAE)
+        vae = build()
         _smooth(vae.encoder)
         latents = vae.encode(_moving_blocks(num_clips=16), return_dict=False)[0].mode()
     deviations, means = torch.std_mean(latents, dim=(0, 2, 3, 4))
-    vae.register_to_config(latents_mean=means.tolist(), latents_std=deviations.tolist())
-    vae.save_pretrained(Path(folder) / "vae")
-    return Path(folder)
+    statistics = {"latents_mean": means, "latents_std": deviations}  # every latent frame gets the same
+    vae.register_to_config(**{k: value.repeat_interleave(latent_frames).tolist() for k, value in statistics.items()})
+    vae.save_pretrained(folder / "vae")
+    return folder
+
+
+_BRANCH_ENDS = ("conv2", "conv2.conv_t", "attentions.0.proj", "attentions.0.to_out.0")
 
 
 def _smooth(encoder: torch.nn.Module, blur: float = 1.2, branch: float = 0.2) -> None:
@@ -93,7 +139,7 @@ def _smooth(encoder: torch.nn.Module, blur: float = 1.2, branch: float = 0.2) ->
             delays = torch.nn.functional.one_hot(torch.randint(time, (outputs,)), time)
             mix = torch.randn(outputs, inputs) / inputs**0.5
             weight = mix[:, :, None, None] * delays[:, None, :, None] * blurs[:, :, None]
-            scale = branch if name.endswith(("conv2", "attentions.0.proj")) else 1.0
+            scale = branch if name.endswith(_BRANCH_ENDS) else 1.0
             module.weight.copy_(scale * weight.reshape(module.weight.shape))
             torch.nn.init.zeros_(module.bias)  # pyright: ignore[reportArgumentType]
 
@@ -110,31 +156,30 @@ def _moving_blocks(num_clips: int, num_frames: int = 5) -> torch.Tensor:
     return clips
 
 
-def check_encoder(encoder: Encoder) -> None:
+def check_encoder(encoder: Encoder, *, without: Collection[str] = ()) -> None:
     """Run the contract that every encoder keeps; any third party's can be run through it.
 
+    Give a new encoder, as ``from_config`` or ``from_pretrained`` made it. It promises, by name:
+
+    - ``copies``: deep copies and pickles give the same features, bit for bit.
+    - ``shape``: features have the spec's grid and width and are finite; clips that break the frame rule are refused.
+    - ``dtype``: features have the pixels' dtype, also after ``.to(torch.bfloat16)``.
+    - ``repeats``: the same pixels give the same features, bit for bit.
+    - ``batch``: an item's features do not depend on its batch, up to ``theworld_encoders.contract.TOLERANCE``.
+    - ``pixels``: features depend on the pixels.
+    - ``time``: ``world`` encoders see time's arrow, ``vision`` encoders each frame alone.
+    - ``frozen``: nothing requires gradients, all is in eval mode, and no call keeps anything for a backward pass.
+    - ``gradients``: once parameters require them, gradients reach parameters and pixels.
+    - ``device``: it can be made on the meta device and filled by ``reset_parameters``; all of it moves with ``.to``.
+    - ``saving``: ``from_config(config)`` with its state dict gives the same features, bit for bit.
+    - ``threads``: four threads may call it at once.
+    - ``no traces``: a call changes nothing but its result: no random state, no mode, no buffer.
+
+    Args:
+        without: promises that this encoder does not make, such as ``pixels`` for one whose features are constant.
+
     Raises:
-        AssertionError: a promise is broken; the message says which.
+        AssertionError: a promise is broken; the message says which and how.
+        ValueError: ``without`` names no promise.
     """
-    spec, size = encoder.spec, encoder.spec.frame_size
-    device = next(encoder.parameters()).device
-    generator = torch.Generator().manual_seed(0)
-    shortest = spec.fit_frames(1)
-    lengths = (shortest, spec.fit_frames(shortest + 1))
-    clips = [torch.rand(t, 3, size, size, generator=generator).mul(2).sub(1).to(device) for t in lengths]
-    singles = [encoder(clip[None])[0] for clip in clips]
-    for clip, features in zip(clips, singles, strict=True):
-        wanted = (*spec.grid(clip.shape[0], size, size), spec.width)
-        assert features.shape == wanted, f"features have shape {tuple(features.shape)}, the spec says {wanted}"
-        assert features.isfinite().all(), "features are not finite"
-        assert not features.requires_grad, "a frozen encoder's features require gradients"
-    grouped = encoder.encode_items([clips[1], clips[0], clips[1]])
-    for features, single in zip(grouped, (singles[1], singles[0], singles[1]), strict=True):
-        torch.testing.assert_close(features, single, msg="grouped items differ from single ones")
-    assert not torch.equal(encoder(-clips[1][None])[0], singles[1]), "features do not depend on the pixels"
-    if spec.kind == "world":
-        backwards = encoder(clips[1].flip(0)[None])[0]
-        assert not torch.allclose(backwards, singles[1].flip(0)), "a world encoder's features do not see time's arrow"
-    else:
-        alone = torch.cat([encoder(frame[None, None])[0] for frame in clips[1]])
-        torch.testing.assert_close(alone, singles[1], msg="a vision encoder's features of a frame depend on others")
+    contract.check(encoder, without=without)

@@ -1,30 +1,77 @@
 """The encoder half of diffusers' ``AutoencoderKLWan``: the VAE of Wan 2.1 and, unchanged, of Cosmos-Predict2.
 
 Latents are the posterior's mode, standardised with the configuration's means and deviations, as
-``Cosmos2VideoToWorldPipeline`` does it. The decoder is neither built nor read from disk.
+``Cosmos2VideoToWorldPipeline`` does it.
 """
 
-import inspect
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from theworld_encoders.checkpoint import find_component, load_exactly, read_config, read_tensors
-from theworld_encoders.encoder import Encoder
 from theworld_encoders.errors import EncoderError
 from theworld_encoders.spec import EncoderSpec
+from theworld_encoders.vae import VaeEncoder
+
+CHUNK_PIXELS = 2**20
+"""Pixels of a batch that are encoded at once: 16 frames of 256 x 256. Longer clips go in chunks with the same result,
+so that memory stays bounded; a chunk is never shorter than one latent frame, and the first has one frame more."""
 
 
-class CosmosPredict2Vae(Encoder):
+class WanVae(VaeEncoder):
+    """Image or clip to latents at 1/4 of the frame rate; the first frame has a latent of its own."""
+
+    autoencoder = "AutoencoderKLWan"
+    patch_size: ClassVar[int | None] = None
+    """Pixels along a side that become channels before the first layer."""
+
+    @classmethod
+    def spec_for(cls, config: dict[str, Any], frame_size: int) -> EncoderSpec:
+        return replace(
+            cls.published,
+            width=config["z_dim"],
+            frame_size=frame_size,
+            spatial_stride=2 ** (len(config["dim_mult"]) - 1) * (config["patch_size"] or 1),
+            temporal_stride=2 ** sum(config["temperal_downsample"]),
+        )
+
+    def build(self) -> None:
+        from theworld_encoders.wan_layers import CausalConv3d, num_caches, wan_encoder
+
+        channels = self.config["z_dim"] * 2  # means, then logarithms of variances
+        self.encoder: nn.Module = wan_encoder(self.config)
+        self.quant_conv: nn.Module = CausalConv3d(channels, channels, 1)
+        self._num_caches = num_caches(self.encoder)
+
+    def encode(self, pixels: Float[Tensor, "m t 3 h w"]) -> Float[Tensor, "m tt r s c"]:
+        patch, stride = self.config["patch_size"] or 1, self.spec.temporal_stride
+        items, frames, _, height, width = pixels.shape
+        length = max(stride, CHUNK_PIXELS // (items * height * width) // stride * stride)
+        video = rearrange(pixels, "m t c (r p) (s q) -> m (c q p) t r s", p=patch, q=patch)
+        video = video.contiguous(memory_format=torch.channels_last_3d)  # which convolutions like best
+        chunks = video.tensor_split(tuple(range(1 + length, frames, length)), dim=2)
+        # The causal caches live in this call, not on the module as in diffusers: so threads may share an encoder.
+        caches = _Shared([None] * self._num_caches) if len(chunks) > 1 else None
+        hidden = [self.encoder(chunk, feat_cache=caches, feat_idx=_Shared([0])) for chunk in chunks]
+        mode, _ = self.quant_conv(torch.cat(hidden, dim=2)).chunk(2, dim=1)
+        return self.standardise(mode)
+
+    @classmethod
+    def _complete(cls, config: dict[str, Any]) -> dict[str, Any]:
+        full = super()._complete({key: value for key, value in config.items() if key not in _DROPPED})
+        if full["patch_size"] != cls.patch_size:
+            raise EncoderError(
+                f"{cls.published.name} cannot use patch_size {full['patch_size']}, only {cls.patch_size}. "
+                "Take cosmos-predict2-vae for a Wan 2.1 VAE, wan22-vae for a Wan 2.2 VAE."
+            )
+        return full
+
+
+class CosmosPredict2Vae(WanVae):
     """Image or clip to 16-channel latents at 1/8 of the side and 1/4 of the frame rate."""
-
-    latents_mean: Tensor
-    latents_std: Tensor
 
     published = EncoderSpec(
         name="cosmos-predict2-vae",
@@ -42,74 +89,9 @@ class CosmosPredict2Vae(Encoder):
         gated=True,
     )
 
-    def __init__(self, config: dict[str, Any], frame_size: int | None = None) -> None:
-        wan = _diffusers_wan(self.published.name)
-        config = _with_defaults(config, wan.AutoencoderKLWan)
-        spec = replace(
-            self.published,
-            width=config["z_dim"],
-            frame_size=frame_size or self.published.frame_size,
-            spatial_stride=2 ** (len(config["dim_mult"]) - 1),
-            temporal_stride=2 ** sum(config["temperal_downsample"]),
-        )
-        super().__init__(spec, config)
-        self.encoder: nn.Module = wan.WanEncoder3d(
-            in_channels=config["in_channels"],
-            dim=config["base_dim"],
-            z_dim=config["z_dim"] * 2,
-            dim_mult=config["dim_mult"],
-            num_res_blocks=config["num_res_blocks"],
-            attn_scales=config["attn_scales"],
-            temperal_downsample=config["temperal_downsample"],
-            dropout=config["dropout"],
-            is_residual=config["is_residual"],
-        )
-        self.quant_conv: nn.Module = wan.WanCausalConv3d(config["z_dim"] * 2, config["z_dim"] * 2, 1)
-        self.register_buffer("latents_mean", torch.tensor(config["latents_mean"]), persistent=False)
-        self.register_buffer("latents_std", torch.tensor(config["latents_std"]), persistent=False)
-        self._num_caches = sum(isinstance(module, wan.WanCausalConv3d) for module in self.encoder.modules())
-        self.freeze()
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any], *, frame_size: int | None = None) -> "CosmosPredict2Vae":
-        return cls(config, frame_size)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        source: str | Path | None = None,
-        *,
-        revision: str | None = None,
-        frame_size: int | None = None,
-        dtype: torch.dtype | None = None,
-        device: str | torch.device | None = None,
-    ) -> "CosmosPredict2Vae":
-        if source is None:
-            source, revision = cls.published.repo_id, revision or cls.published.revision
-        folder = find_component(source, cls.published.subfolder, revision)
-        encoder = cls(read_config(folder, "AutoencoderKLWan"), frame_size)
-        load_exactly(encoder, read_tensors(folder, ("encoder.", "quant_conv.")), folder)
-        return encoder.to(device=device, dtype=dtype)
-
-    def encode(self, pixels: Float[Tensor, "m t 3 h w"]) -> Float[Tensor, "m tt r s c"]:
-        video = rearrange(pixels, "m t c h w -> m c t h w")
-        starts = range(1, video.shape[2], self.spec.temporal_stride)
-        chunks = [video[:, :, :1], *(video[:, :, start : start + self.spec.temporal_stride] for start in starts)]
-        # The causal caches live in this call, not on the module as in diffusers: so threads may share an encoder.
-        caches = _Shared([None] * self._num_caches)
-        hidden = torch.cat([self.encoder(chunk, feat_cache=caches, feat_idx=_Shared([0])) for chunk in chunks], dim=2)
-        mode = rearrange(self.quant_conv(hidden), "m (two c) t r s -> two m t r s c", two=2)[0]
-        return (mode - self.latents_mean.to(mode.dtype)) / self.latents_std.to(mode.dtype)
-
-    def reset_parameters(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Conv3d):
-                module.reset_parameters()
-            elif "gamma" in dict(module.named_parameters(recurse=False)):
-                nn.init.ones_(module.gamma)  # pyright: ignore[reportArgumentType]
-        with torch.no_grad():
-            self.latents_mean.copy_(torch.tensor(self.config["latents_mean"]))
-            self.latents_std.copy_(torch.tensor(self.config["latents_std"]))
+_DROPPED = {"clip_output"}
+"""In Wan 2.2's published configuration, about the decoder; diffusers knows no such setting and passes over it."""
 
 
 class _Shared(list[Any]):
@@ -117,33 +99,3 @@ class _Shared(list[Any]):
 
     def to(self, *_: Any, **__: Any) -> Self:
         return self
-
-
-def _diffusers_wan(name: str) -> Any:
-    try:
-        from diffusers.models.autoencoders import autoencoder_kl_wan
-    except ImportError as error:
-        raise EncoderError(f'{name} needs diffusers. Install it: pip install "theworld-encoders[cosmos]"') from error
-    return autoencoder_kl_wan
-
-
-def _with_defaults(config: dict[str, Any], autoencoder: type) -> dict[str, Any]:
-    """Published configurations leave out what diffusers added later; its defaults are what they mean."""
-    parameters = list(inspect.signature(autoencoder.__init__).parameters.values())[1:]
-    known = {parameter.name: parameter.default for parameter in parameters}
-    unknown = sorted(set(config) - set(known))
-    if unknown:
-        raise EncoderError(
-            f"AutoencoderKLWan has no setting {', '.join(unknown)}. Install the diffusers that wrote the checkpoint."
-        )
-    full = {**known, **config}
-    if full["patch_size"] is not None:
-        raise EncoderError(
-            f"cosmos-predict2-vae cannot use patch_size {full['patch_size']} (a Wan 2.2 VAE). Give a Wan 2.1 VAE."
-        )
-    if not len(full["latents_mean"]) == len(full["latents_std"]) == full["z_dim"]:
-        raise EncoderError(
-            f"config.json has {len(full['latents_mean'])} latent means and {len(full['latents_std'])} deviations "
-            f"for {full['z_dim']} channels. Fetch the checkpoint again."
-        )
-    return full

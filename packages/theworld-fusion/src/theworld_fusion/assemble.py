@@ -44,7 +44,7 @@ _TOKEN_IDS = {
 }
 """Fields of the configuration, and of the tokenizer's layout."""
 
-NEW_MODULES = ("model.world_projector.", "model.world_gate.")
+NEW_MODULES = ("model.world_projector.", "model.world_gate.", "model.world_encoder.registers")
 """What no published checkpoint holds: it starts at random and is always trained."""
 
 

@@ -3,15 +3,14 @@
 """How ``generate`` handles the world: encoded once per prompt, dealt to beams and chunks, and never generated."""
 
 from copy import copy
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
-import torch
-from jaxtyping import Float, Int
 from torch import Tensor
-from transformers.generation import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers.generation import GenerationConfig, LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from theworld_fusion.placeholders import NoPlaceholders
 
 BOUNDARIES = ("world_start", "world_end")
 """transformers deals encoded inputs to a prefill's chunks by ``config.{name}_token_id``; these say where one begins."""
@@ -21,7 +20,6 @@ _HAS_WORLD = "has_world"
 """Attribute of a cache with world input in it: a later turn on it has to know, and gated prompts do not show it."""
 
 
-@dataclass
 class GatedImageFeatures(BaseModelOutputWithPooling):
     """Image features that hold the world's already; the type says so."""
 
@@ -31,10 +29,10 @@ class WorldGeneration:
 
     def prepare_inputs_for_generation(  # the name ``kwargs`` matters: transformers inspects it
         self,
-        input_ids: torch.LongTensor,
+        input_ids: Tensor,
         use_cache: bool = True,
         is_first_iteration: bool = False,
-        inputs_embeds: torch.Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Gemma 3's, without world pixels in decode steps: their features are in the cache."""
@@ -111,28 +109,3 @@ class WorldGeneration:
                 marks = expanded[name].pooler_output
                 expanded[name] = BaseModelOutputWithPooling(pooler_output=marks.repeat(expand_size, 1, 1))
         return expanded
-
-
-class NoPlaceholders(LogitsProcessor):
-    """Rows with world input generate no placeholder; the others decode as the base VLM does.
-
-    Image placeholders are among them: prompt lookup would draft them from the prompt.
-
-    Args:
-        ids: of the placeholders.
-        marker: the id that a row with world input has in its prompt.
-        prompt_length: tokens of the prompt; ``None`` where it was given as embeddings, and then this is for every row.
-    """
-
-    def __init__(self, ids: list[int], marker: int, prompt_length: int | None) -> None:
-        self.ids, self.marker, self.prompt_length = ids, marker, prompt_length
-
-    def __call__(self, input_ids: Int[Tensor, "b l"], scores: Float[Tensor, "b v"]) -> Float[Tensor, "b v"]:
-        """Raw scores with minus infinity where a placeholder would be generated."""
-        scores = scores.clone()
-        if self.prompt_length is None:
-            scores[:, self.ids] = -torch.inf
-        else:
-            rows = (input_ids[:, : self.prompt_length] == self.marker).any(-1, keepdim=True)
-            scores[:, self.ids] = scores[:, self.ids].masked_fill(rows, -torch.inf)
-        return scores

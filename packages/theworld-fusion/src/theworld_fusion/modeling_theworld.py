@@ -106,9 +106,9 @@ class TheWorldModel(TheWorldPreTrainedModel, Gemma3Model):
         if pixel_values_world is not None:
             for item in pixel_values_world:
                 _check_pixels(item)
-            world_features = self.world_encoder.encode_items(
-                _to(next(self.world_encoder.parameters()), pixel_values_world)
-            )
+            # Some controls have no parameters.
+            like = next(self.world_encoder.parameters(), self.world_projector.norm.weight)
+            world_features = self.world_encoder.encode_items(_to(like, pixel_values_world))
         features = _to(self.world_projector.norm.weight, world_features)
         return BaseModelOutputWithPooling(
             last_hidden_state=features, pooler_output=by_shape(self.world_projector, features)

@@ -146,7 +146,7 @@ class TheWorldProcessor(Gemma3Processor):
         if world not in (None, "on", "off"):
             raise ValueError(f"world is {world!r}. Use 'on' or 'off'.")
         texts = [text] if isinstance(text, str) else text
-        rows = None if images is None else [[_load(item) for item in row] for row in self._rows(images, texts)]
+        rows = None if images is None else [[load_picture(item) for item in row] for row in self._rows(images, texts)]
         items = [item for row in rows or () for item in row]
         last_frames = None if rows is None else [[_last_frame(item) for item in row] for row in rows]
         if not items or world == "off" or self.world_fusion == "none":
@@ -317,7 +317,7 @@ class TheWorldProcessor(Gemma3Processor):
             if isinstance(source, str | Path):
                 source = read_video(source, self.world_num_frames).frames
             return {"type": "image", "image": list(source)}
-        return block if source is None else {"type": "image", "image": _load(source)}
+        return block if source is None else {"type": "image", "image": load_picture(source)}
 
 
 def _last_frame(item: Item) -> Any:
@@ -328,7 +328,7 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
 
 
-def _load(item: Any) -> Item:
+def load_picture(item: Any) -> Item:
     """A picture that is given by its path or URL (``data:`` too); anything else is returned as it is."""
     if isinstance(item, str) and item.startswith(("http://", "https://", "data:")):
         return decode_image(_fetch(item), repr(item[:100]))

@@ -25,9 +25,9 @@ class Report(Protocol):
 class Bars(Progress):
     """Progress bars as all commands show them: how much is done, how long the rest takes, and a note."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, disable: bool = False) -> None:
         columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        super().__init__(*columns, TextColumn("{task.fields[note]}"))
+        super().__init__(*columns, TextColumn("{task.fields[note]}"), disable=disable)
 
     def add(self, label: str) -> Report:
         """A new bar, and what moves it."""

@@ -81,7 +81,7 @@ def train_and_ask(
     arms: dict[str, Callable[[], list[Example]]] = {world_is: lambda: questions}
     if world_is == "on":
         arms |= {
-            "other clip": lambda: other_item(questions, groups, seed=seed),
+            "other-item": lambda: other_item(questions, groups, seed=seed),
             "noise": lambda: noise(questions, seed=seed),
         }
     for arm, examples in arms.items():

@@ -7,7 +7,7 @@ from theworld_train.demo.size import DemoSize
 from theworld_train.evaluate.statistics import Accuracy, accuracy
 from theworld_train.microworld import Clip
 
-ARMS = ("on", "off", "other clip", "noise")
+ARMS = ("on", "off", "other-item", "noise")
 """In the order of the table. The first two are trained apart, the others are swaps at test time."""
 
 

@@ -1,4 +1,9 @@
-"""Swaps of the world input at test time: the model, the prompt and the picture stay as they are."""
+"""Swaps of the world input at test time: the model, the prompt and the picture stay as they are.
+
+They are called as the encoders' controls are (``theworld_encoders.controls``), and swap features that were computed
+before, across a whole data set: the other item comes from another group, and noise has the data set's own scale. A
+control that is trained with, or that changes pixels, is an encoder.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
