@@ -1,6 +1,5 @@
 """The contract is kept by an honest encoder, and each of its promises is missed where it is broken."""
 
-import random
 import threading
 import time
 from dataclasses import replace
@@ -239,12 +238,6 @@ class Drawing(Honest):
         return super().encode(pixels)
 
 
-class PythonDrawing(Honest):
-    def encode(self, pixels: Tensor) -> Tensor:
-        random.random()
-        return super().encode(pixels)
-
-
 class Counting(Honest):
     def __init__(self, config: dict[str, Any], frame_size: int | None = None) -> None:
         super().__init__(config, frame_size)
@@ -294,7 +287,6 @@ BROKEN: dict[type[Honest], str] = {
     NoJson: r"device: the encoder raised TypeError: Object of type dtype is not JSON serializable",
     Stateful: r"threads: with 4 threads at once, features differ from those of one",
     Drawing: r"no traces: a call changes torch's random state",
-    PythonDrawing: r"no traces: a call changes Python's random state",
     Counting: r"no traces: a call changes its own calls",
     ThreadsLeft: r"no traces: a call changes the number of threads",
 }

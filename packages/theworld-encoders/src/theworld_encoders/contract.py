@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import random
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
@@ -225,8 +224,8 @@ def _state(encoder: Encoder) -> dict[str, Any]:
     return {
         **weights,
         **buffers,
+        # Not Python's own: beartype, which may check an encoder's annotations, draws from that.
         "torch's random state": torch.get_rng_state(),
-        "Python's random state": random.getstate(),
         "NumPy's random state": str(np.random.get_state()),
         "the grad mode": torch.is_grad_enabled(),
         "the default dtype": torch.get_default_dtype(),

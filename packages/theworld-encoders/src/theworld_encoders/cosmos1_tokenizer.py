@@ -56,6 +56,8 @@ class Cosmos1Tokenizer(VaeEncoder):
 
         channels = self.config["latent_channels"]
         self.encoder = cosmos_encoder(self.config)
+        patches = self.encoder.patch_embed
+        patches.wavelets = patches.wavelets.to(torch.get_default_device())  # made from a constant on the CPU
         self.quant_conv = CosmosCausalConv3d(channels, channels, kernel_size=1, padding=0)
 
     def encode(self, pixels: Float[Tensor, "m t 3 h w"]) -> Float[Tensor, "m tt r s c"]:

@@ -87,7 +87,8 @@ class Encoder(nn.Module, ABC):
         self.spec.grid(frames, height, width)
         trained = any(parameter.requires_grad for parameter in self.parameters())
         with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
-            return self.encode(pixels)
+            # Kernels are chosen by memory layout, and differ in the last bits: the same pixels give the same features.
+            return self.encode(pixels.contiguous())
 
     def encode_items(self, items: Sequence[Float[Tensor, "_ 3 _ _"]]) -> list[Float[Tensor, "_ _ _ c"]]:
         """Encode items of different lengths, each shape as one batch; results come in the items' order."""
