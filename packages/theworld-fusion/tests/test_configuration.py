@@ -71,3 +71,14 @@ def test_what_transformers_keeps_of_its_own_is_let_through() -> None:
     config = TheWorldConfig(attn_implementation="eager", eos_token_id=[1, 106], torch_dtype="bfloat16", note="mine")
     assert config.eos_token_id == [1, 106]
     assert config.note == "mine"
+
+
+def test_a_future_needs_an_encoder_that_predicts_and_room() -> None:
+    config = TheWorldConfig(num_world_steps=15)
+    assert config.world_config.encoder_config["num_future_frames"] == 15
+    assert TheWorldConfig.from_dict({**config.to_dict(), "num_world_steps": 0}).world_config.encoder_config == {}
+    with pytest.raises(ValueError, match=r"num_world_steps is 1, but wan21-dit predicts no future\. Use 0"):
+        TheWorldConfig(num_world_steps=1, world_config={"encoder": "wan21-dit"})
+    for steps in (-1, 16):
+        with pytest.raises(ValueError, match=f"num_world_steps is {steps}, and max_world_frames 16 counts them .* 15"):
+            TheWorldConfig(num_world_steps=steps)

@@ -22,6 +22,7 @@ PROMPT: dict[str, Any] = {
     "world_tokens_per_item": 16,
     "world_placement": "beside_image",
     "world_attention": "causal",
+    "num_world_steps": 1,
 }
 """Fields whose change shows in the prompt: ids or bidirectional runs."""
 
@@ -33,7 +34,6 @@ LOGITS: dict[str, Any] = {
 
 REFUSED: dict[str, tuple[Any, str]] = {
     "max_world_frames": (2, "a clip makes 3 latent frames; max_world_frames is 2"),
-    "num_world_steps": (1, "num_world_steps is 1, but cosmos-predict2-vae predicts no future. Use 0"),
     "world_start_token_id": (9, "world_start_token_id is 9, the tokenizer has"),
     "world_end_token_id": (9, "world_end_token_id is 9, the tokenizer has"),
     "world_token_id": (9, "world_token_id is 9, the tokenizer has"),

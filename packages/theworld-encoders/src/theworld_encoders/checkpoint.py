@@ -17,6 +17,18 @@ MODEL = "model.safetensors"
 """What transformers calls a model's."""
 
 
+def find_root(source: str | Path, subfolders: tuple[str, ...], revision: str | None, *, weights: bool = True) -> Path:
+    """The local folder of a repository; of a hub id ``subfolders`` are downloaded, nothing else.
+
+    Without ``weights``, those are their configurations alone.
+
+    Raises:
+        EncoderError: there is no such folder or repository.
+    """
+    root = Path(source)
+    return root if root.is_dir() else _download(str(source), subfolders, revision, weights)
+
+
 def find_component(source: str | Path, subfolder: str, revision: str | None, *, weights: bool = True) -> Path:
     """The local folder of one component; a hub id is downloaded, that component only (``""``: what lies at the top).
 
@@ -25,10 +37,7 @@ def find_component(source: str | Path, subfolder: str, revision: str | None, *, 
     Raises:
         EncoderError: there is no such folder or repository, or it holds no such component.
     """
-    root = Path(source)
-    if not root.is_dir():
-        root = _download(str(source), subfolder, revision, weights)
-    folder = root / subfolder
+    folder = find_root(source, (subfolder,), revision, weights=weights) / subfolder
     if not (folder / "config.json").is_file():
         config = Path(subfolder, "config.json")
         raise EncoderError(f"{source} has no {config}. Give a folder or hub id with the published layout.")
@@ -105,12 +114,15 @@ def load_exactly(module: torch.nn.Module, tensors: dict[str, torch.Tensor], fold
             parameter.copy_(tensors[key])
 
 
-def _download(repo_id: str, subfolder: str, revision: str | None, weights: bool) -> Path:
+def _download(repo_id: str, subfolders: tuple[str, ...], revision: str | None, weights: bool) -> Path:
     if repo_id.count("/") != 1 or repo_id.startswith((".", "/", "~")):
         raise EncoderError(f"there is no folder {repo_id}. Give an existing folder or a hub id such as owner/name.")
     try:
-        patterns = [f"{subfolder}/*"] if subfolder else ["config.json", "model*.safetensors", f"{MODEL}.index.json"]
-        patterns = patterns if weights else [f"{subfolder}/config.json".lstrip("/")]
+        top = ["config.json", "model*.safetensors", f"{MODEL}.index.json"]
+        if weights:
+            patterns = [pattern for name in subfolders for pattern in ([f"{name}/*"] if name else top)]
+        else:
+            patterns = [f"{name}/config.json".lstrip("/") for name in subfolders]
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         reason = str(error).strip().splitlines()[0]

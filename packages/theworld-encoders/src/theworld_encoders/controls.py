@@ -49,9 +49,11 @@ class Control(Encoder):
         frame_size: int | None = None,
         dtype: torch.dtype | None = None,
         device: str | torch.device | None = None,
+        **settings: Any,
     ) -> "Control":
         """At the published size without a ``source``; of that, only the configuration is read."""
-        config = {} if source is None else cls.wrapped_class.config_of(source, revision=revision)
+        wrapped = cls.wrapped_class
+        config = settings if source is None else wrapped.config_of(source, revision=revision, **settings)
         return cls.from_config(config, frame_size=frame_size).to(device=device, dtype=dtype)
 
     def reset_parameters(self) -> None:
@@ -150,10 +152,11 @@ class Pretrained(Wrapping):
         frame_size: int | None = None,
         dtype: torch.dtype | None = None,
         device: str | torch.device | None = None,
+        **settings: Any,
     ) -> "Pretrained":
         return cls(
             cls.wrapped_class.from_pretrained(
-                source, revision=revision, frame_size=frame_size, dtype=dtype, device=device
+                source, revision=revision, frame_size=frame_size, dtype=dtype, device=device, **settings
             )
         )
 

@@ -53,13 +53,15 @@ class Encoder(nn.Module, ABC):
         """
 
     @classmethod
-    def config_of(cls, source: str | Path, *, revision: str | None = None) -> dict[str, Any]:
+    def config_of(cls, source: str | Path, *, revision: str | None = None, **settings: Any) -> dict[str, Any]:
         """The ``config`` of a checkpoint, for what needs none of its weights (see ``theworld_encoders.controls``).
+
+        ``settings`` are the encoder's own, as in ``from_pretrained``.
 
         Raises:
             EncoderError: there is no such checkpoint, or its configuration cannot be read.
         """
-        return read_config(cls.folder_of(source, revision, weights=False))
+        return {**read_config(cls.folder_of(source, revision, weights=False)), **settings}
 
     @classmethod
     def folder_of(cls, source: str | Path | None, revision: str | None, *, weights: bool = True) -> Path:

@@ -7,7 +7,9 @@ import warnings
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from inspect import Parameter, signature
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,13 +24,15 @@ DEFAULT_ENCODER = "cosmos-predict2-vae"
 """What a control's name alone is put around."""
 
 _BUILT_IN = {
-    "cosmos-predict2-vae": "theworld_encoders.wan_vae:CosmosPredict2Vae",
+    "cosmos-predict2-dit": "theworld_encoders.cosmos_dit:CosmosPredict2Dit",
+    "cosmos-predict2-vae": "theworld_encoders.cosmos_world:CosmosPredict2World",
     "cosmos1-tokenizer": "theworld_encoders.cosmos1_tokenizer:Cosmos1Tokenizer",
     "dinov3": "theworld_encoders.dinov3:DinoV3",
     "gemma3-siglip": "theworld_encoders.siglip:Gemma3Siglip",
     "siglip": "theworld_encoders.siglip:Siglip",
     "siglip2": "theworld_encoders.siglip:Siglip2",
     "vjepa2": "theworld_encoders.vjepa2:VJepa2",
+    "wan21-dit": "theworld_encoders.wan_dit:Wan21Dit",
     "wan22-vae": "theworld_encoders.wan22_vae:Wan22Vae",
 }
 """Name to "module:class": text, so that listing the encoders imports none of them."""
@@ -78,6 +82,7 @@ def load_encoder(
     frame_size: int | None = None,
     dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
+    **settings: Any,
 ) -> Encoder:
     """Load an encoder's weights by its registry name, frozen.
 
@@ -85,13 +90,16 @@ def load_encoder(
         name: one of ``list_encoders()`` or ``list_controls()``, or one of the latter before a colon and the former.
         source: a folder or hub id with the published layout; default: the published repository at its pinned revision.
         frame_size: height and width of its input in pixels; default: the published one.
+        settings: the encoder's own, e.g. ``block=20, noise_level=0.0`` of ``wan21-dit``.
 
     Raises:
-        EncoderError: unknown name, missing extra (the message has the pip command), or unusable weights.
+        EncoderError: unknown name or setting, missing extra (the message has the pip command), or unusable weights.
     """
-    return encoder_class(name).from_pretrained(
-        source, revision=revision, frame_size=frame_size, dtype=dtype, device=device
-    )
+    load = encoder_class(name).from_pretrained
+    accepted = signature(load).parameters.values()
+    if settings and not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in accepted):
+        raise EncoderError(f"{name} has no setting {', '.join(settings)}. It has none of its own.")
+    return load(source, revision=revision, frame_size=frame_size, dtype=dtype, device=device, **settings)
 
 
 def _is_encoder(name: str) -> bool:

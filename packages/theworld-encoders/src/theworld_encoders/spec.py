@@ -26,6 +26,8 @@ class EncoderSpec:
     """The causal rule of ``1 + stride * n`` frames, where the first has a feature of its own; else ``stride * n``."""
     future_frames: int = 0
     """Feature frames that are predicted beyond the clip; they come last."""
+    predicts_future: bool = False
+    """Whether it can predict any, as many as its setting ``num_future_frames`` says."""
     pixel_mean: float | tuple[float, float, float] = 0.5
     """Subtracted from pixels in [0, 1]; one number, or one for each of red, green and blue."""
     pixel_std: float | tuple[float, float, float] = 0.5

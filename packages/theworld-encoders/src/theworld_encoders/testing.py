@@ -34,6 +34,47 @@ TINY_COSMOS1_TOKENIZER = {
 }
 """``AutoencoderKLCosmos`` settings, likewise."""
 
+TINY_TRANSFORMERS: dict[str, dict[str, Any]] = {
+    "CosmosTransformer3DModel": {
+        "in_channels": 17,
+        "num_attention_heads": 2,
+        "attention_head_dim": 16,
+        "num_layers": 4,
+        "text_embed_dim": 24,
+        "adaln_lora_dim": 8,
+        "rope_scale": [1.0, 3.0, 3.0],
+        "extra_pos_embed_type": None,
+    },
+    "WanTransformer3DModel": {
+        "num_attention_heads": 2,
+        "attention_head_dim": 16,
+        "num_layers": 4,
+        "text_dim": 24,
+        "freq_dim": 16,
+        "ffn_dim": 64,
+    },
+}
+"""Settings by class of diffusers: published patches, masks and rotary scales, toy widths."""
+
+
+def make_tiny_dit_folder(folder: str | Path, class_name: str = "CosmosTransformer3DModel", *, seed: int = 0) -> Path:
+    """Write a folder with ``vae/``, ``transformer/`` and the exported embedding of the empty prompt.
+
+    Args:
+        class_name: one of ``TINY_TRANSFORMERS``: Cosmos-Predict2's or Wan 2.1's.
+    """
+    import diffusers
+    from safetensors.torch import save_file
+
+    from theworld_encoders.prompt import PROMPT_FILE, PROMPT_KEY
+
+    folder = make_tiny_cosmos_folder(folder, seed=seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        getattr(diffusers, class_name)(**TINY_TRANSFORMERS[class_name]).save_pretrained(folder / "transformer")
+        save_file({PROMPT_KEY: torch.randn(8, 24)}, folder / PROMPT_FILE)
+    return folder
+
 
 def make_tiny_cosmos_folder(folder: str | Path, *, seed: int = 0) -> Path:
     """Write a Cosmos-Predict2 folder: ``vae/config.json`` and ``vae/diffusion_pytorch_model.safetensors``.

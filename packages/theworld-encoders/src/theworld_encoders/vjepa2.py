@@ -46,6 +46,7 @@ class VJepa2(TransformersEncoder):
         subfolder="",
         licence="MIT",
         gated=False,
+        predicts_future=True,
     )
     published_config = {"crop_size": 256, "hidden_size": 1024, "num_attention_heads": 16, "num_hidden_layers": 24}
     model_types = ("vjepa2",)

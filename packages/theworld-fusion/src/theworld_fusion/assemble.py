@@ -5,14 +5,14 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import Gemma3Config, Gemma3Processor
 
-from theworld_encoders import Encoder, load_encoder
+from theworld_encoders import Encoder, load_encoder, spec_of
 from theworld_fusion.checkpoint import check_loading, read_config
 from theworld_fusion.configuration_theworld import TheWorldConfig, WorldEncoderConfig, unknown_field
 from theworld_fusion.errors import CheckpointError
@@ -34,6 +34,7 @@ class Assembly:
     """The commit that was read, where the hub told it."""
     world_revision: str | None
     overrides: dict[str, Any]
+    encoder_settings: dict[str, Any] = field(default_factory=dict)
 
 
 _TOKEN_IDS = {
@@ -53,6 +54,7 @@ def assemble(
     *,
     encoder: str = "cosmos-predict2-vae",
     frame_size: int | None = None,
+    encoder_settings: dict[str, Any] | None = None,
     num_frames: int = 13,
     revision: str | None = None,
     world_revision: str | None = None,
@@ -67,6 +69,7 @@ def assemble(
         world: folder or hub id of the world model; default: the encoder's published repository.
         encoder: registry name of the encoder that reads ``world``.
         frame_size: the encoder's input side in pixels; default: the published one.
+        encoder_settings: the encoder's own, e.g. ``{"block": 20, "noise_level": 0.0}`` of ``wan21-dit``.
         num_frames: frames that the processor samples from a video file.
         revision, world_revision: commits or tags of the two, on the hub.
         dtype, device_map: as in ``from_pretrained``.
@@ -79,7 +82,10 @@ def assemble(
     """
     _check_overrides(overrides)
     vlm_config, processor = load_vlm(vlm, revision)
-    world_encoder = load_encoder(encoder, world, revision=world_revision, frame_size=frame_size)
+    settings = dict(encoder_settings or {})
+    if spec_of(encoder).predicts_future and overrides.get("num_world_steps"):
+        settings["num_future_frames"] = overrides["num_world_steps"]
+    world_encoder = load_encoder(encoder, world, revision=world_revision, frame_size=frame_size, **settings)
     layout = TokenLayout.from_tokenizer(processor.tokenizer)
     config = TheWorldConfig(
         **{
@@ -120,6 +126,7 @@ def assemble(
         revision=getattr(vlm_config, "_commit_hash", None) or revision,
         world_revision=world_revision,
         overrides=overrides,
+        encoder_settings=encoder_settings or {},
     )
     return model, TheWorldProcessor.from_config(config, processor, num_frames=num_frames)
 

@@ -72,9 +72,9 @@ class TheWorldConfig(Gemma3Config):
         world_placement: ``first`` puts all spans right after BOS; ``beside_image`` each before its image.
         world_attention: whether a span's tokens see each other in both directions.
         world_projector: ``mlp`` or ``linear``.
-        max_world_frames: latent frames that the temporal embedding can tell apart.
-        num_world_steps: future latent frames to predict; 0 is now only, which is all that an encoder without a
-            predictor can give.
+        max_world_frames: latent frames that the temporal embedding can tell apart, predicted ones included.
+        num_world_steps: future latent frames that the encoder predicts and appends; 0 is now only, which is all that an
+            encoder without a predictor can give.
         world_start_token_id, world_end_token_id, world_token_id: as the tokenizer has them.
     """
 
@@ -111,9 +111,21 @@ class TheWorldConfig(Gemma3Config):
                 raise ValueError(f"{field} is {value}. Use at least 1.")
         grid_side(self.world_tokens_per_item, 1)
         super().__post_init__(**kwargs)
-        if self.num_world_steps:
-            encoder = getattr(self.world_config, "encoder", None)
-            raise ValueError(f"num_world_steps is {self.num_world_steps}, but {encoder} predicts no future. Use 0.")
+        self._check_future()
+
+    def _check_future(self) -> None:
+        """The encoder's own configuration says how many frames it predicts; here is where that is decided."""
+        steps = self.num_world_steps
+        world: Any = self.world_config  # a WorldEncoderConfig by now
+        if not 0 <= steps < self.max_world_frames:
+            raise ValueError(
+                f"num_world_steps is {steps}, and max_world_frames {self.max_world_frames} counts them and one frame "
+                f"that is seen. Use 0 to {self.max_world_frames - 1}, or raise max_world_frames."
+            )
+        if steps and not encoder_class(world.encoder).published.predicts_future:
+            raise ValueError(f"num_world_steps is {steps}, but {world.encoder} predicts no future. Use 0.")
+        rest = {key: value for key, value in world.encoder_config.items() if key != "num_future_frames"}
+        world.encoder_config = {**rest, "num_future_frames": steps} if steps else rest
 
     @property
     def world_token_ids(self) -> list[int]:

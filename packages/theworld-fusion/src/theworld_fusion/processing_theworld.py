@@ -52,7 +52,7 @@ class TheWorldProcessor(Gemma3Processor):
     Args:
         world_encoder: registry name of the encoder, whose spec says how its pixels are made.
         world_frame_size: height and width of the encoder's input, in pixels.
-        world_fusion, world_tokens_per_item, world_placement, world_attention, max_world_frames: as in
+        world_fusion, world_tokens_per_item, world_placement, world_attention, max_world_frames, num_world_steps: as in
             ``TheWorldConfig``.
         world_num_frames: frames that are sampled evenly from a video file.
     """
@@ -70,6 +70,7 @@ class TheWorldProcessor(Gemma3Processor):
         world_placement: str = "first",
         world_attention: str = "bidirectional",
         max_world_frames: int = 16,
+        num_world_steps: int = 0,
         world_num_frames: int = 13,
         **kwargs: Any,
     ) -> None:
@@ -82,6 +83,7 @@ class TheWorldProcessor(Gemma3Processor):
         self.world_placement = world_placement
         self.world_attention = world_attention
         self.max_world_frames = max_world_frames
+        self.num_world_steps = num_world_steps
         self.world_num_frames = world_num_frames
         super().__init__(image_processor, tokenizer, chat_template, image_seq_length, **kwargs)
 
@@ -100,13 +102,15 @@ class TheWorldProcessor(Gemma3Processor):
             world_placement=config.world_placement,
             world_attention=config.world_attention,
             max_world_frames=config.max_world_frames,
+            num_world_steps=config.num_world_steps,
             world_num_frames=num_frames,
         )
 
     @property
     def world_spec(self) -> EncoderSpec:
-        """The encoder's numbers, at this processor's frame size."""
-        return replace(spec_of(self.world_encoder), frame_size=self.world_frame_size)
+        """The encoder's numbers, at this processor's frame size, with as many predicted frames as the model's."""
+        spec = spec_of(self.world_encoder)
+        return replace(spec, frame_size=self.world_frame_size, future_frames=self.num_world_steps)
 
     @property
     def world_token_id(self) -> int:

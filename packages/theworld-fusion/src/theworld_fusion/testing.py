@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
-from theworld_encoders.testing import TINY_FRAME_SIZE, make_tiny_cosmos_folder
+from theworld_encoders.testing import TINY_FRAME_SIZE, make_tiny_dit_folder
 from theworld_fusion.assemble import assemble
 from theworld_fusion.modeling_theworld import TheWorldForConditionalGeneration
 from theworld_fusion.processing_theworld import TheWorldProcessor
@@ -38,7 +38,7 @@ def make_tiny_checkpoint(folder: str | Path, *, seed: int = 0) -> tuple[Path, Pa
     """
     vlm, world = Path(folder) / "vlm", Path(folder) / "world"
     make_tiny_vlm_folder(vlm, seed=seed)
-    make_tiny_cosmos_folder(world, seed=seed)
+    make_tiny_dit_folder(world, seed=seed)
     return vlm, world
 
 
