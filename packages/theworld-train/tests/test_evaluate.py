@@ -9,10 +9,10 @@ from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor
 from theworld_fusion.testing import chat, random_clip
 from theworld_train.data import Collator, Example
 from theworld_train.data.features import with_world_features
+from theworld_train.demo.training import TrainSettings, train
 from theworld_train.evaluate.answers import answers, choose
 from theworld_train.evaluate.controls import noise, other_item
 from theworld_train.evaluate.statistics import Accuracy, accuracy
-from theworld_train.trainer import TrainSettings, train
 
 Pair = tuple[TheWorldForConditionalGeneration, TheWorldProcessor]
 
@@ -32,8 +32,8 @@ EXAMPLES = [
 def learnt(build: Callable[[], Pair], tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """A model that knows the examples by heart, so that its answers are words."""
     model, processor = build()
-    settings = TrainSettings(steps=40, batch_size=4, learning_rate=2e-3, seed=0, warmup_steps=5, num_workers=0)
-    train(model, EXAMPLES, Collator(processor), settings, folder=tmp_path_factory.mktemp("train"))
+    settings = TrainSettings(steps=40, batch_size=4, learning_rate=2e-3, seed=0, warmup_steps=5)
+    train(model, EXAMPLES, Collator(processor), settings, report=lambda *_: None)
     return model, processor
 
 

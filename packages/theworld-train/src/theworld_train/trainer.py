@@ -1,135 +1,169 @@
-"""A thin layer over transformers' Trainer: what is trained, on which examples, for how long, with a progress bar."""
+"""The training loop: transformers' Trainer, with our batches, learning rates per part, and checkpoints of our own kind.
 
-import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+What is its own is left to it: accumulation, clipping, precision, schedules, processes, optimiser and random states.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from torch.utils.data import Dataset
-from transformers import (
-    Gemma3ForConditionalGeneration,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+import transformers
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from theworld_encoders import Encoder
-from theworld_train.data import Example
-from theworld_train.jobs import Bars, Report
+from theworld_train.checkpoints import commit, writing
+from theworld_train.errors import UsageError
 
-logger = logging.getLogger(__name__)
+_PROGRESS = "progress-{}.json"
+"""In a checkpoint: what a process has consumed."""
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainSettings:
-    """How long and how fast; everything else is the data's or the model's."""
-
-    steps: int
-    batch_size: int
-    learning_rate: float
-    seed: int
-    warmup_steps: int = 40
-    """Then the rate falls to zero along a cosine."""
-    weight_decay: float = 0.0
-    adam_beta2: float = 0.99
-    max_grad_norm: float = 1.0
-    num_workers: int = 1
-    """Processes that prepare batches."""
+Group = dict[str, Any]
+"""Of parameters, as ``torch.optim`` takes them."""
 
 
-class _Examples(Dataset[Example]):
-    def __init__(self, examples: Sequence[Example]) -> None:
-        self.examples = examples
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, index: int) -> Example:
-        return self.examples[index]
-
-
-class _Losses(TrainerCallback):
-    """Keeps every step's loss, and reports a smoothed one."""
-
-    def __init__(self, report: Report) -> None:
-        self.report, self.losses = report, list[float]()
-
-    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any) -> None:
-        if logs and "loss" in logs:
-            self.losses.append(logs["loss"])
-            recent = self.losses[-20:]
-            self.report(state.global_step, state.max_steps, f"loss {sum(recent) / len(recent):.3f}")
-
-
-def train(
-    model: Gemma3ForConditionalGeneration,
-    examples: Sequence[Example],
-    collator: Callable[[Sequence[Example]], dict[str, Any]],
-    settings: TrainSettings,
-    *,
-    folder: Path,
-    frozen: Sequence[nn.Module] = (),
-    report: Report | None = None,
-) -> list[float]:
-    """Train every part of ``model`` but its world encoder and what is ``frozen``, on the answers only.
+class Trainer(transformers.Trainer):
+    """Trains ``model`` on ready-made batches for ``args.max_steps``.
 
     Args:
-        model: ours, or a plain Gemma 3 with a collator that leaves the world off.
-        folder: where the Trainer keeps its own files.
-        report: takes each step's number and loss; default: a progress bar.
+        batches: gives ``{"inputs": ..., "keys": ..., "skipped": ..., "position": ...}`` without end; ``inputs`` alone
+            is required, and goes to the model.
+        groups: of the parameters that are trained, with their learning rates.
+        run: the run's folder; without it nothing is saved.
+        save: writes the model's weights into a folder.
+        first_step: of the whole run, where stages went before.
+        keep: how many checkpoints are kept.
+    """
 
-    Returns:
-        The loss of every step.
+    def __init__(
+        self,
+        model: nn.Module,
+        args: TrainingArguments,
+        *,
+        batches: Iterable[Mapping[str, Any]],
+        groups: Sequence[Group],
+        callbacks: Sequence[TrainerCallback] = (),
+        run: Path | None = None,
+        save: Callable[[Path], None] | None = None,
+        first_step: int = 0,
+        keep: int = 1,
+    ) -> None:
+        super().__init__(model=model, args=args, callbacks=list(callbacks))
+        self.remove_callback(PrinterCallback)
+        self.batches, self.groups = batches, groups
+        self.run, self.save, self.first_step, self.keep = run, save, first_step, keep
+        self.consumed = Consumed()
+        self._folder: Path | None = None
+
+    @property
+    def step(self) -> int:
+        """Of the whole run."""
+        return self.first_step + self.state.global_step
+
+    def resume(self, checkpoint: Path) -> None:
+        """Go on where ``checkpoint`` was written: optimiser, schedule, random states, and the loss not logged yet.
+
+        The weights are in the model already, and ``batches`` start behind what was consumed.
+        """
+        progress = read_progress(checkpoint, self.args.process_index)
+        self.consumed = Consumed.of(progress)
+        self.add_callback(_Unlogged(self, *progress["unlogged"]))
+        self.train(resume_from_checkpoint=str(checkpoint))
+
+    def get_train_dataloader(self) -> DataLoader:
+        return self.batches  # pyright: ignore[reportReturnType]  # the loop only iterates; sharding is done already
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor | int | None]:
+        """What the next step consumes: until here batches are only prepared, and a resumed run prepares them again."""
+        return super().get_batch_samples(map(self.consumed.take, epoch_iterator), num_batches, device)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)  # pyright: ignore[reportArgumentType]
+            self.optimizer = kind(list(self.groups), **options)
+        return self.optimizer  # pyright: ignore[reportReturnType]
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        if self.save is not None and output_dir is not None:
+            self.save(Path(output_dir))
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._folder or self.args.output_dir)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        if self.run is None:
+            return
+        with writing(self.run, clear=self.args.should_save) as self._folder:
+            self.accelerator.wait_for_everyone()
+            super()._save_checkpoint(model, trial)
+            written = self._folder / f"checkpoint-{self.state.global_step}"
+            unlogged = [self._tr_loss.item(), self._globalstep_last_logged]
+            progress = json.dumps({**asdict(self.consumed), "unlogged": unlogged})
+            (written / _PROGRESS.format(self.args.process_index)).write_text(progress, encoding="utf-8")
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                commit(written, self.run, self.step, self.keep)
+            self.accelerator.wait_for_everyone()
+        self._folder = None
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Nothing: an adapter's weights need its bases, which only the model's maker knows."""
+
+
+@dataclass(kw_only=True)
+class Consumed:
+    """What this process has trained on so far in a stage."""
+
+    position: Any = None
+    examples: int = 0
+    tokens: int = 0
+    skipped: int = 0
+    cache_misses: int = 0
+    newly_skipped: list[dict[str, str]] = field(default_factory=list)
+
+    def take(self, batch: Mapping[str, Any]) -> Any:
+        """Count a batch; gives what the model takes of it."""
+        inputs = batch["inputs"]
+        self.position = batch.get("position")
+        self.examples += len(inputs["input_ids"])
+        self.tokens += int(inputs["attention_mask"].sum())
+        self.newly_skipped += batch.get("skipped", ())
+        self.skipped += len(batch.get("skipped", ()))
+        self.cache_misses += batch.get("cache_misses", 0)
+        return inputs
+
+    @classmethod
+    def of(cls, progress: Mapping[str, Any]) -> "Consumed":
+        return cls(**{one.name: progress[one.name] for one in fields(cls)})
+
+
+class _Unlogged(TrainerCallback):
+    """Puts the sum of losses since the last log line back, which the loop would start at zero."""
+
+    def __init__(self, trainer: Trainer, loss: float, logged: int) -> None:
+        self.trainer, self.loss, self.logged = trainer, loss, logged
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.trainer._tr_loss += self.loss
+        self.trainer._globalstep_last_logged = self.logged
+
+
+def read_progress(checkpoint: Path, rank: int) -> dict[str, Any]:
+    """What a process wrote into a checkpoint.
 
     Raises:
-        ValueError: there are no examples.
+        UsageError: it was written by fewer processes.
     """
-    if not examples:
-        raise ValueError("there are no examples to train on. Give at least one.")
-    for module in model.modules():
-        if isinstance(module, Encoder):
-            module.freeze()
-    for module in frozen:
-        module.requires_grad_(False)
-    if report is None:
-        with Bars() as bars:
-            return train(model, examples, collator, settings, folder=folder, frozen=frozen, report=bars.add("training"))
-    losses = _Losses(report)
-    trainer = Trainer(
-        model=model,
-        args=TrainingArguments(
-            output_dir=str(folder),
-            max_steps=settings.steps,
-            per_device_train_batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            lr_scheduler_type="cosine",
-            warmup_steps=settings.warmup_steps,
-            weight_decay=settings.weight_decay,
-            adam_beta2=settings.adam_beta2,
-            max_grad_norm=settings.max_grad_norm,
-            seed=settings.seed,
-            logging_steps=1,
-            save_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
-            dataloader_pin_memory=torch.accelerator.is_available(),
-            remove_unused_columns=False,
-            dataloader_num_workers=settings.num_workers,
-            dataloader_drop_last=len(examples) >= settings.batch_size,
-        ),
-        train_dataset=_Examples(examples),
-        data_collator=collator,  # pyright: ignore[reportArgumentType]
-        callbacks=[losses],
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
-    model.eval()
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    logger.info("trained %d parameters for %d steps", trained, settings.steps)
-    return losses.losses
+    path = checkpoint / _PROGRESS.format(rank)
+    if not path.is_file():
+        raise UsageError(
+            f"{checkpoint} was written by {len(list(checkpoint.glob(_PROGRESS.format('*'))))} processes, this is "
+            f"process {rank + 1}. Resume with as many as it was written by."
+        )
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,7 +1,6 @@
 """The demo's models: a base VLM that knows pictures, and from it one trained with world tokens and one without."""
 
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +14,10 @@ from theworld_fusion.testing import TINY_WORLD
 from theworld_train.data import CachingCollator, Collator, Example
 from theworld_train.demo.data import Asked, by_family, mixture, pictures
 from theworld_train.demo.size import DemoSize
+from theworld_train.demo.training import TrainSettings, train
 from theworld_train.evaluate.answers import choose
 from theworld_train.evaluate.controls import noise, other_item
 from theworld_train.jobs import Report
-from theworld_train.trainer import TrainSettings, train
 
 Switch = Literal["on", "off"]
 
@@ -109,15 +108,5 @@ def _train(
         batch_size=size.batch_size,
         learning_rate=size.rate,
         seed=seed,
-        num_workers=0,
     )
-    with tempfile.TemporaryDirectory() as scratch:
-        return train(
-            model,
-            examples,
-            collator,
-            settings,
-            folder=Path(scratch),
-            frozen=frozen,
-            report=report,
-        )
+    return train(model, examples, collator, settings, frozen=frozen, report=report)

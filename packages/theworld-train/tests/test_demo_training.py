@@ -1,7 +1,6 @@
-"""Training lowers the loss on the answers, and leaves what is frozen as it was."""
+"""The demo's training lowers the loss on the answers, and leaves what is frozen as it was."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,8 +8,8 @@ import torch
 from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor
 from theworld_fusion.testing import chat, random_clip
 from theworld_train.data import Collator, Example
+from theworld_train.demo.training import TrainSettings, train
 from theworld_train.evaluate.answers import answers
-from theworld_train.trainer import TrainSettings, train
 
 Pair = tuple[TheWorldForConditionalGeneration, TheWorldProcessor]
 
@@ -19,13 +18,18 @@ EXAMPLES = [
     Example(messages=[*chat(random_clip(seed), text="Which way?"), {"role": "assistant", "content": word}])
     for seed, word in enumerate(WORDS)
 ]
-SETTINGS = TrainSettings(steps=40, batch_size=4, learning_rate=2e-3, seed=0, warmup_steps=5, num_workers=0)
 
 
-def test_four_examples_are_learnt_by_heart_and_the_encoder_stays(build: Callable[[], Pair], tmp_path: Path) -> None:
+def quiet(done: int, total: int, note: str = "") -> None: ...
+
+
+SETTINGS = TrainSettings(steps=40, batch_size=4, learning_rate=2e-3, seed=0, warmup_steps=5)
+
+
+def test_four_examples_are_learnt_by_heart_and_the_encoder_stays(build: Callable[[], Pair]) -> None:
     model, processor = build()
     before = {name: value.clone() for name, value in model.named_parameters()}
-    losses = train(model, EXAMPLES, Collator(processor), SETTINGS, folder=tmp_path)
+    losses = train(model, EXAMPLES, Collator(processor), SETTINGS, report=quiet)
     assert len(losses) == 40
     assert losses[0] > 3
     assert losses[-1] < 0.1
@@ -34,15 +38,14 @@ def test_four_examples_are_learnt_by_heart_and_the_encoder_stays(build: Callable
         assert torch.equal(value, before[name]) == ("world_encoder" in name), name
 
 
-def test_the_same_seed_gives_the_same_losses(build: Callable[[], Pair], tmp_path: Path) -> None:
-    settings = TrainSettings(steps=4, batch_size=2, learning_rate=1e-3, seed=3, num_workers=0)
+def test_the_same_seed_gives_the_same_losses(build: Callable[[], Pair]) -> None:
+    settings = TrainSettings(steps=4, batch_size=2, learning_rate=1e-3, seed=3)
     first, second = (
-        train(model, EXAMPLES, Collator(processor), settings, folder=tmp_path)
-        for model, processor in (build(), build())
+        train(model, EXAMPLES, Collator(processor), settings, report=quiet) for model, processor in (build(), build())
     )
     assert first == second
 
 
-def test_nothing_to_train_on(pair: Pair, tmp_path: Path) -> None:
+def test_nothing_to_train_on(pair: Pair) -> None:
     with pytest.raises(ValueError, match="no examples to train on"):
-        train(pair[0], [], Collator(pair[1]), SETTINGS, folder=tmp_path)
+        train(pair[0], [], Collator(pair[1]), SETTINGS, report=quiet)

@@ -1,0 +1,107 @@
+"""A run's checkpoints: each is whole or not there, the newest whole one is found again, old ones go."""
+
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from theworld_train.errors import UsageError
+
+logger = logging.getLogger(__name__)
+
+CONTENTS = "contents.json"
+"""Size of every other file of a checkpoint, in bytes."""
+_NAME = re.compile(r"checkpoint-(\d+)")
+_UNFINISHED = ".unfinished-checkpoint"
+_REMOVED = ".removed-checkpoint"
+
+
+def checkpoints(run: Path) -> list[tuple[int, Path]]:
+    """Step and folder of every whole checkpoint of a run, oldest first."""
+    found = ((_NAME.fullmatch(path.name), path) for path in run.iterdir()) if run.is_dir() else ()
+    numbered = sorted((int(match[1]), path) for match, path in found if match)
+    whole = [(step, path) for step, path in numbered if _is_whole(path)]
+    for step, path in numbered:
+        if (step, path) not in whole:
+            logger.warning("%s is not whole, and left out", path)
+    return whole
+
+
+def newest(run: Path) -> tuple[int, Path] | None:
+    """The last one, or ``None``."""
+    return max(checkpoints(run), default=None)
+
+
+@contextmanager
+def writing(run: Path, *, clear: bool = True) -> Iterator[Path]:
+    """A folder to write a checkpoint into, not made yet; ``commit`` makes it one. One process of several clears it.
+
+    Raises:
+        UsageError: the files cannot be written; the checkpoints that there are stay as they are.
+    """
+    folder = run / _UNFINISHED
+    if clear:
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield folder
+    except (OSError, SafetensorError, RuntimeError) as error:  # torch.save raises the last on a full disk
+        shutil.rmtree(folder, ignore_errors=True)
+        last = newest(run)
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UsageError(
+            f"the checkpoint in {run} cannot be written ({reason}); {last[1].name if last else 'none'} is the newest. "
+            "Make room, then go on with --resume."
+        ) from error
+
+
+def commit(written: Path, run: Path, step: int, keep: int) -> Path:
+    """Make what was written the checkpoint of ``step``, and remove all but the ``keep`` newest.
+
+    Files reach the disk before the folder gets its name, and the name before an older one goes: whenever the process
+    or the machine dies, the newest folder with a checkpoint's name is whole.
+    """
+    (written / CONTENTS).write_text(json.dumps(_sizes(written)), encoding="utf-8")
+    for path in [*written.rglob("*"), written]:
+        _sync(path)
+    final = run / f"checkpoint-{step}"
+    if final.exists():  # only one that is not whole: its step is done again
+        _remove(final)
+    os.rename(written, final)
+    _sync(run)
+    for _, folder in checkpoints(run)[:-keep]:
+        _remove(folder)
+    return final
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        return json.loads((folder / CONTENTS).read_text(encoding="utf-8")) == _sizes(folder)
+    except (OSError, ValueError):
+        return False
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CONTENTS)
+    return {str(path.relative_to(folder)): path.stat().st_size for path in files}
+
+
+def _remove(folder: Path) -> None:
+    """Under another name first: a kill midway leaves no part of it under a checkpoint's name."""
+    going = folder.parent / _REMOVED
+    shutil.rmtree(going, ignore_errors=True)
+    os.rename(folder, going)
+    shutil.rmtree(going)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

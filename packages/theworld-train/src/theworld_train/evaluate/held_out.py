@@ -1,0 +1,64 @@
+"""During training: the loss on held-out examples, and what the model answers to some of them."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from theworld_fusion import TheWorldProcessor
+from theworld_tokens import IGNORE_INDEX
+from theworld_train.data import Collator, Example
+from theworld_train.evaluate.answers import answers
+
+
+class HeldOut:
+    """Examples that training never sees, the same on every process: sharded models need all of them to take part."""
+
+    def __init__(
+        self, examples: Sequence[Example], processor: TheWorldProcessor, *, world: Literal["on", "off"], batch_size: int
+    ) -> None:
+        self.examples, self.processor, self.world = examples, processor, world
+        self.collator = Collator(processor, world=world)
+        self.batch_size = batch_size
+
+    @torch.no_grad()
+    def loss(self, model: nn.Module) -> float:
+        """Mean over all supervised tokens, in nats."""
+        total, tokens = 0.0, 0
+        for start in range(0, len(self.examples), self.batch_size):
+            batch = to_device(self.collator(self.examples[start : start + self.batch_size]), device_of(model))
+            count = int((batch["labels"][:, 1:] != IGNORE_INDEX).sum())
+            total += float(model(**batch).loss) * count
+            tokens += count
+        return total / max(tokens, 1)
+
+    def samples(self, model: Any, number: int, max_new_tokens: int) -> list[dict[str, str]]:
+        """Question, wanted and given answer of the first ``number`` examples."""
+        shown = self.examples[:number]
+        given = answers(
+            model, self.processor, shown, world=self.world, batch_size=self.batch_size, max_new_tokens=max_new_tokens
+        )
+        return [
+            {"question": _text(example.messages[-2]), "wanted": _text(example.messages[-1]), "answer": text}
+            for example, text in zip(shown, given, strict=True)
+        ]
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Every tensor of a batch, in lists too."""
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device)
+    if isinstance(batch, dict):
+        return {name: to_device(value, device) for name, value in batch.items()}
+    return [to_device(value, device) for value in batch] if isinstance(batch, list) else batch
+
+
+def device_of(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _text(message: dict[str, Any]) -> str:
+    content = message["content"]
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    return " ".join(block["text"] if block["type"] == "text" else f"[{block['type']}]" for block in blocks)

@@ -1,0 +1,232 @@
+"""A training run: a recipe's stages one after the other, in a folder that it can be resumed from."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from threading import Event
+from typing import Any, Literal
+
+import torch
+from accelerate import PartialState
+from transformers import TrainingArguments, set_seed
+
+from theworld_encoders.features import encoder_key
+from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor, fill_adapter, save_adapter
+from theworld_train.callbacks import Every, Figures, StopOnRequest
+from theworld_train.checkpoints import newest
+from theworld_train.curve import draw_losses
+from theworld_train.data.batches import Batches, load
+from theworld_train.data.heldout import held_out
+from theworld_train.evaluate.held_out import HeldOut
+from theworld_train.jobs import Bars, Report
+from theworld_train.loggers import LOG, Lines, Logger, open_loggers, read_lines
+from theworld_train.pair import make_pair
+from theworld_train.recipe import EvalSettings, Recipe, StageSettings
+from theworld_train.run_folder import PARTS, RECIPE, prepare
+from theworld_train.signals import stop_requests
+from theworld_train.trainable import PartRow, apply_parts, parameter_groups, table
+from theworld_train.trainer import Trainer, read_progress
+
+SAMPLES, SKIPPED, LOSS = "samples.jsonl", "skipped-{}.jsonl", "loss.png"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Where a run stands: optimiser steps done of how many, and its newest checkpoint."""
+
+    step: int
+    steps: int
+    checkpoint: Path
+
+
+def run_recipe(recipe: Recipe, out: Path, *, resume: bool = False) -> Outcome:
+    """Train, or go on with training; SIGTERM or SIGUSR1 makes it save and end.
+
+    Every stage starts from the checkpoint before it, so a run that went straight through and one that was resumed do
+    the same.
+
+    Args:
+        out: the run's folder: ``checkpoint-N`` are adapters, ``log.jsonl``, ``tensorboard`` and ``loss.png`` figures,
+            ``samples.jsonl`` answers to held-out questions, ``skipped-R.jsonl`` what process R left out.
+        resume: go on with the run in ``out``, from its newest whole checkpoint.
+
+    Raises:
+        UsageError: ``out`` holds a run and ``resume`` is not set, holds none and it is, or holds one of another recipe;
+            or a checkpoint cannot be written.
+    """
+    process = PartialState()
+    if process.is_main_process:
+        prepare(recipe, out, resume=resume)
+    process.wait_for_everyone()
+    last = newest(out)
+    step = last[0] if last else 0
+    with ExitStack() as stack:
+        main = process.is_main_process
+        run = _Run(
+            recipe=recipe,
+            out=out,
+            process=process,
+            loggers=[stack.enter_context(closing(one)) for one in (open_loggers(recipe, out, step) if main else ())],
+            samples=stack.enter_context(closing(Lines(out / SAMPLES, step))) if main else None,
+            requested=stack.enter_context(stop_requests()),
+            report=stack.enter_context(bars := Bars(disable=not main)).add(recipe.name),
+            say=bars.print,
+        )
+        run.stages(step)
+    step, checkpoint = newest(out) or (0, out)
+    return Outcome(step=step, steps=run.steps, checkpoint=checkpoint)
+
+
+@dataclass(kw_only=True)
+class _Built:
+    """A model as a stage starts with it."""
+
+    model: TheWorldForConditionalGeneration
+    processor: TheWorldProcessor
+    rows: list[PartRow] = field(default_factory=list)
+    trained: set[str] = field(default_factory=set)
+    """Names of parameters that this stage trains or an earlier one did."""
+
+
+@dataclass(kw_only=True)
+class _Run:
+    """What the stages of a run share."""
+
+    recipe: Recipe
+    out: Path
+    process: PartialState
+    loggers: list[Logger]
+    samples: Lines | None
+    requested: Event
+    report: Report
+    say: Callable[[str], None]
+
+    @property
+    def steps(self) -> int:
+        return sum(stage.steps for stage in self.recipe.stages)
+
+    @property
+    def world(self) -> Literal["on", "off"]:
+        return "on" if self.recipe.model.has_world else "off"
+
+    def stages(self, step: int) -> None:
+        """Train what is left after ``step``."""
+        for index, stage in enumerate(self.recipe.stages):
+            first = sum(before.steps for before in self.recipe.stages[:index])
+            if step < first + stage.steps and not self.requested.is_set():
+                self._train(self._build(index), index, first)
+
+    def _build(self, index: int) -> _Built:
+        model, processor = make_pair(self.recipe, self.out)
+        built = _Built(model=model, processor=processor)
+        for number, stage in enumerate(self.recipe.stages[: index + 1]):
+            set_seed(self.recipe.seed + number)  # of new LoRA layers
+            built.rows = apply_parts(model, stage.parts, self.recipe.optim.lr)
+            built.trained |= {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        last = newest(self.out)
+        if source := last[1] if last else self.recipe.model.init_from:
+            fill_adapter(model, source)
+        if self.process.is_main_process:
+            self.say(f"stage {self.recipe.stages[index].name}\n{table(built.rows)}")
+            (self.out / PARTS).write_text(json.dumps([asdict(row) for row in built.rows], indent=2), encoding="utf-8")
+        return built
+
+    def _train(self, built: _Built, index: int, first: int) -> None:
+        recipe, stage, rank = self.recipe, self.recipe.stages[index], self.process.process_index
+        last = newest(self.out)
+        checkpoint = last[1] if last and last[0] > first else None
+        batches = Batches(
+            stage.data,
+            recipe.batch,
+            built.processor,
+            seed=recipe.seed + index,
+            rank=rank,
+            ranks=self.process.num_processes,
+            world=self.world,
+            encoder_key=encoder_key(built.model.model.world_encoder) if stage.data.cache else None,
+            start=read_progress(checkpoint, rank)["position"] if checkpoint else None,
+        )
+        trainer = Trainer(
+            built.model,
+            _arguments(recipe, stage, index, self.out),
+            batches=load(batches, pin_memory=torch.accelerator.is_available()),
+            groups=parameter_groups(built.model, built.rows, recipe.optim.weight_decay),
+            run=self.out,
+            save=partial(self._save, built),
+            first_step=first,
+            keep=recipe.save.keep,
+        )
+        with closing(Lines(self.out / SKIPPED.format(rank), last[0] if last else 0)) as skipped:
+            trainer.add_callback(Figures(trainer, self._log, skipped.log, self.report, self.steps))
+            if recipe.eval is not None:
+                trainer.add_callback(self._evaluation(trainer, built.processor, stage, recipe.eval))
+            trainer.add_callback(Every(recipe.save.every, self._draw))
+            trainer.add_callback(StopOnRequest(trainer, self.requested))
+            trainer.train() if checkpoint is None else trainer.resume(checkpoint)
+
+    def _evaluation(
+        self, trainer: Trainer, processor: TheWorldProcessor, stage: StageSettings, settings: EvalSettings
+    ) -> Every:
+        examples = held_out(stage.data, processor, settings.examples, world=self.world)
+        held = HeldOut(examples, processor, world=self.world, batch_size=self.recipe.batch.size or 1)
+
+        def evaluate() -> None:
+            model: Any = trainer.model
+            model.eval()
+            with trainer.accelerator.autocast():
+                loss = held.loss(model)
+                samples = held.samples(model, settings.samples, settings.max_new_tokens)
+            self._log({"eval_loss": loss}, trainer.step)
+            if self.samples is not None:
+                for sample in samples:
+                    self.samples.log(sample, trainer.step)
+            self._draw()
+
+        return Every(settings.every, evaluate)
+
+    def _log(self, figures: Mapping[str, Any], step: int) -> None:
+        for one in self.loggers:
+            one.log(figures, step)
+
+    def _draw(self) -> None:
+        if self.process.is_main_process:
+            draw_losses(read_lines(self.out / LOG), self.out / LOSS)
+
+    def _save(self, built: _Built, folder: Path) -> None:
+        save_adapter(built.model, folder, built.trained)
+        for name in (RECIPE, PARTS):
+            shutil.copyfile(self.out / name, folder / name)
+
+
+def _arguments(recipe: Recipe, stage: StageSettings, index: int, out: Path) -> TrainingArguments:
+    """What transformers' Trainer is told; what it could do by itself and we do, it is told to leave."""
+    optim = recipe.optim
+    return TrainingArguments(
+        output_dir=str(out),
+        max_steps=stage.steps,
+        per_device_train_batch_size=1,  # batches come ready
+        gradient_accumulation_steps=recipe.batch.accumulate,
+        learning_rate=optim.lr,
+        lr_scheduler_type="cosine" if optim.schedule == "cosine" else "constant_with_warmup",
+        warmup_steps=optim.warmup_steps,
+        weight_decay=optim.weight_decay,
+        adam_beta1=optim.beta1,
+        adam_beta2=optim.beta2,
+        max_grad_norm=optim.max_grad_norm,
+        bf16=recipe.model.dtype == "bfloat16",
+        gradient_checkpointing=recipe.model.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        seed=recipe.seed + index,
+        logging_steps=recipe.log.every,
+        logging_nan_inf_filter=False,  # a loss that is not a number is shown as such
+        save_steps=recipe.save.every,
+        ignore_data_skip=True,  # batches start where they should
+        remove_unused_columns=False,
+        ddp_find_unused_parameters=True,  # a batch without a picture leaves the projector unused
+        disable_tqdm=True,
+        report_to=[],
+    )

@@ -1,0 +1,41 @@
+"""The folder of a run: whose it is, and what it starts with."""
+
+import difflib
+from pathlib import Path
+
+from theworld_train.checkpoints import newest
+from theworld_train.errors import UsageError
+from theworld_train.pair import TINY, make_tiny_pair
+from theworld_train.recipe import Recipe
+from theworld_train.recipe_file import dump_recipe
+
+RECIPE, PARTS = "recipe.yaml", "parts.json"
+
+
+def prepare(recipe: Recipe, out: Path, *, resume: bool) -> None:
+    """Make the folder of a new run, or see that the run to be resumed is the one in it.
+
+    Raises:
+        UsageError: a run is there and is not to be resumed, or the other way round, or it has another recipe.
+    """
+    text, file = dump_recipe(recipe), out / RECIPE
+    if resume:
+        if not file.is_file():
+            raise UsageError(f"{out} holds no run to resume: it has no {RECIPE}. Leave --resume out to start one.")
+        if (before := file.read_text(encoding="utf-8")) != text:
+            lines = [line for line in difflib.ndiff(before.splitlines(), text.splitlines()) if line[0] in "+-"]
+            raise UsageError(
+                f"{out} holds a run of another recipe: {'; '.join(' '.join(line.split()) for line in lines[:2])}. "
+                f"Resume it with its own, {file}, or start a new run in another folder, with model.init_from."
+            )
+    elif file.exists() or newest(out):
+        raise UsageError(
+            f"{out} holds a run already. Go on with it (--resume), or start a new one in another folder (--out)."
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if recipe.model.vlm == TINY:
+            make_tiny_pair(out, recipe.seed)
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"the folder {out} cannot be written ({error.strerror}). Give another one (--out).") from error
