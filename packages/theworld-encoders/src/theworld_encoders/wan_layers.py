@@ -44,7 +44,8 @@ class RmsNorm(WanRMS_norm):
     def forward(self, x: Float[Tensor, "m c ..."]) -> Float[Tensor, "m c ..."]:
         channels_last = x.movedim(1, -1)
         eps = torch.finfo(torch.float32).tiny  # zero stays zero
-        return F.rms_norm(channels_last, channels_last.shape[-1:], self.gamma.flatten(), eps).movedim(-1, 1)
+        scale = self.gamma.flatten().to(x.dtype)  # in training under autocast, weights are float32 and x is not
+        return F.rms_norm(channels_last, channels_last.shape[-1:], scale, eps).movedim(-1, 1)
 
 
 class Downsample(WanResample):

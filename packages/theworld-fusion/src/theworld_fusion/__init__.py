@@ -2,6 +2,7 @@
 
 from importlib.metadata import version
 
+from theworld_fusion.adapter import fill_adapter as fill_adapter
 from theworld_fusion.adapter import is_adapter as is_adapter
 from theworld_fusion.adapter import load_adapter as load_adapter
 from theworld_fusion.adapter import save_adapter as save_adapter

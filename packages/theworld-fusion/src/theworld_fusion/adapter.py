@@ -8,6 +8,9 @@ A folder with two files: ``theworld_adapter.safetensors`` holds the weights unde
 
 import hashlib
 import json
+import os
+import warnings
+from collections.abc import Collection
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -25,40 +28,55 @@ from theworld_fusion.processing_theworld import TheWorldProcessor
 WEIGHTS = "theworld_adapter.safetensors"
 DESCRIPTION = "theworld_adapter.json"
 _FORMAT = 1
+_LORA_KEYS = ("r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
+"""What changes the result of LoRA layers and cannot be seen by the names and shapes of their weights."""
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 
-def save_adapter(model: nn.Module, folder: str | Path) -> None:
-    """Write what was trained: every parameter that requires gradients, and the world projector and gate in any case.
+def save_adapter(model: nn.Module, folder: str | Path, trained: Collection[str] | None = None) -> None:
+    """Write what was trained, each weight in the dtype that it has.
 
     Args:
         model: from ``assemble`` or ``load_adapter``; LoRA is saved too, whether from ``model.add_adapter`` or from
             peft's ``get_peft_model``.
         folder: made if need be.
+        trained: names of the parameters that differ from the bases', for when a later stage of training has frozen
+            some of them again; default: every parameter that requires gradients. World projector, gate and LoRA layers
+            are saved in any case: no base has them.
 
     Raises:
-        CheckpointError: the model was not made by ``assemble`` or ``load_adapter``, so its bases are not known.
+        CheckpointError: the model was not made by ``assemble`` or ``load_adapter``, so its bases are not known, or it
+            has no parameter of a name that is in ``trained``.
     """
     inner = _unwrapped(model)
     assembly: Assembly | None = getattr(inner, "assembly", None)
     if assembly is None:
         raise CheckpointError("the model was loaded whole, so it has no bases. Save it whole, with save_pretrained.")
-    trained = {
+    parameters = dict(inner.named_parameters())
+    if trained is None:
+        trained = {name for name, parameter in parameters.items() if parameter.requires_grad}
+    if unknown := sorted(set(trained) - set(parameters)):
+        raise CheckpointError(
+            f"the model has no {', '.join(unknown[:3])}, which trained names. "
+            "Take names of model.named_parameters(), as they are now."
+        )
+    tensors = {
         name: parameter.detach().contiguous()
-        for name, parameter in inner.named_parameters()
-        if parameter.requires_grad or name.startswith(NEW_MODULES)
+        for name, parameter in parameters.items()
+        if name in trained or _is_new(name)
     }
     lora: dict[str, Any] = getattr(model, "peft_config", None) or getattr(inner, "peft_config", {})
+    folder = Path(folder)
     description = {
         "format": _FORMAT,
         "assembly": asdict(assembly),
+        "beside": _beside(folder, assembly),
         "lora": {name: config.to_dict() for name, config in lora.items()},
-        "trained": sorted(trained),
-        "bases": fingerprints(inner, set(trained)),
+        "trained": sorted(tensors),
+        "bases": fingerprints(inner, set(tensors)),
     }
-    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(trained, folder / WEIGHTS, metadata={"format": "pt"})
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     text = json.dumps(description, indent=2, ensure_ascii=False, sort_keys=True, default=_plain)
     (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
@@ -73,10 +91,11 @@ def load_adapter(
 ) -> tuple[TheWorldForConditionalGeneration, TheWorldProcessor]:
     """Assemble the bases that an adapter was trained on, and put it onto them.
 
-    What was trained requires gradients, as when it was saved; everything else is frozen.
+    What was trained requires gradients; everything else is frozen.
 
     Args:
-        vlm, world: where the bases lie now, if no longer where they were; they have to be the same ones.
+        vlm, world: where the bases lie now, if no longer where they were; they have to be the same ones. Those that
+            lie beside the adapter, in the folder around it, are found though that folder was moved.
         dtype, device_map: as in ``from_pretrained``.
 
     Raises:
@@ -84,7 +103,7 @@ def load_adapter(
     """
     folder = Path(folder)
     description, tensors = _read(folder)
-    assembly = Assembly(**description["assembly"])
+    assembly = _found_beside(folder, description)
     if vlm is not None:
         assembly = replace(assembly, vlm=str(vlm), revision=None)
     if world is not None:
@@ -92,16 +111,25 @@ def load_adapter(
     arguments = asdict(assembly)
     overrides = arguments.pop("overrides")
     model, processor = assemble(**arguments, **overrides, dtype=dtype, device_map=device_map)
-    _attach_lora(model, description["lora"])
-    _fill(model, tensors, folder)
-    for base, wanted in fingerprints(model, set(tensors)).items():
-        if wanted != description["bases"].get(base):
-            source = assembly.vlm if base == "vlm" else assembly.world
-            raise CheckpointError(
-                f"{folder} was trained on another {base} than {source}: their weights differ. "
-                f"Give the one that it was trained on, load_adapter(..., {base}=...)."
-            )
+    _fill(model, description, tensors, folder)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in tensors)
     return model, processor
+
+
+def fill_adapter(model: nn.Module, folder: str | Path) -> None:
+    """Put an adapter onto a model of the same bases that is there already, and leave its dtypes and frozen parts alone.
+
+    Training goes on this way: weights that it keeps in float32 get what was saved in float32, though the bases are
+    bfloat16. LoRA layers that the adapter has and the model does not are made.
+
+    Raises:
+        CheckpointError: as ``load_adapter``; or LoRA layers are there with other settings. Unless the bases differ or
+            LoRA layers had to be made, the model is then as it was.
+    """
+    folder = Path(folder)
+    description, tensors = _read(folder)
+    _fill(_unwrapped(model), description, tensors, folder)
 
 
 def is_adapter(folder: str | Path) -> bool:
@@ -116,6 +144,7 @@ def fingerprints(model: nn.Module, trained: set[str]) -> dict[str, str]:
     dtype or device that a base is loaded with.
     """
     digests = {"vlm": hashlib.sha256(), "world": hashlib.sha256()}
+    trained = {name.replace(".base_layer.", ".") for name in trained}
     for name, parameter in sorted(_base_parameters(model).items()):
         if name in trained:
             continue
@@ -126,13 +155,43 @@ def fingerprints(model: nn.Module, trained: set[str]) -> dict[str, str]:
     return {base: digest.hexdigest() for base, digest in digests.items()}
 
 
+def _is_new(name: str) -> bool:
+    """Whether no base has the parameter."""
+    return name.startswith(NEW_MODULES) or ".lora_" in name
+
+
 def _base_parameters(model: nn.Module) -> dict[str, Tensor]:
     """Those of the bases, under their names without LoRA around them."""
     return {
         name.replace(".base_layer.", "."): parameter
         for name, parameter in model.named_parameters()
-        if ".lora_" not in name and not name.startswith(NEW_MODULES)
+        if not _is_new(name)
     }
+
+
+def _beside(folder: Path, assembly: Assembly) -> dict[str, str]:
+    """Bases that lie in the folder around the adapter's, relative to the adapter: they are moved together."""
+    around = folder.resolve().parent
+    paths = {base: Path(source).resolve() for base, source in _sources(assembly).items() if Path(source).is_dir()}
+    inside = {base: path for base, path in paths.items() if path.is_relative_to(around)}
+    return {base: Path(os.path.relpath(path, folder.resolve())).as_posix() for base, path in inside.items()}
+
+
+def _found_beside(folder: Path, description: dict[str, Any]) -> Assembly:
+    """The assembly, with bases taken from beside the adapter where they are gone from where they were."""
+    assembly = Assembly(**description["assembly"])
+    moved = {
+        base: str(path)
+        for base, source in _sources(assembly).items()
+        if (near := description.get("beside", {}).get(base)) is not None
+        and not Path(source).exists()
+        and (path := (folder / near).resolve()).is_dir()
+    }
+    return replace(assembly, **moved)
+
+
+def _sources(assembly: Assembly) -> dict[str, str]:
+    return {"vlm": assembly.vlm} if assembly.world is None else {"vlm": assembly.vlm, "world": assembly.world}
 
 
 def _unwrapped(model: nn.Module) -> Any:
@@ -162,8 +221,18 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return description, tensors
 
 
-def _attach_lora(model: TheWorldForConditionalGeneration, lora: dict[str, dict[str, Any]]) -> None:
-    if not lora:
+def _attach_lora(model: nn.Module, lora: dict[str, dict[str, Any]], folder: Path) -> None:
+    """Make those that are not there; those that are have to be the same. All are active afterwards."""
+    there: dict[str, Any] = getattr(model, "peft_config", {})
+    for name in there.keys() & lora.keys():
+        has = json.loads(json.dumps(there[name].to_dict(), default=_plain))
+        if differing := [f"{key} {lora[name].get(key)!r}" for key in _LORA_KEYS if has.get(key) != lora[name].get(key)]:
+            raise CheckpointError(
+                f"{folder} has LoRA layers {name!r} with {', '.join(differing)}, the model has them with "
+                f"{', '.join(f'{key} {has.get(key)!r}' for key in _LORA_KEYS)}. Use the settings they were trained with."
+            )
+    missing = {name: config for name, config in lora.items() if name not in there}
+    if not missing:
         return
     try:
         from peft import PeftConfig
@@ -171,25 +240,36 @@ def _attach_lora(model: TheWorldForConditionalGeneration, lora: dict[str, dict[s
         raise CheckpointError(
             'the adapter holds LoRA layers, which need peft. Install it: pip install "theworld-fusion[lora]"'
         ) from error
-    for name, config in lora.items():
-        model.add_adapter(PeftConfig.from_peft_type(**config), adapter_name=name)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are meant
+        for name, config in missing.items():
+            model.add_adapter(PeftConfig.from_peft_type(**config), adapter_name=name)
+    model.set_adapter(list(model.peft_config))
 
 
 @torch.no_grad()
-def _fill(model: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
-    """Copy the tensors into the model; nothing else requires gradients afterwards."""
+def _fill(model: nn.Module, description: dict[str, Any], tensors: dict[str, Tensor], folder: Path) -> None:
+    """Copy the tensors into the model, once it is known that all of them fit and that the bases are the right ones."""
+    _attach_lora(model, description["lora"], folder)
     parameters = dict(model.named_parameters())
-    new = {name for name in parameters if name.startswith(NEW_MODULES) or ".lora_" in name}
+    new = {name for name in parameters if _is_new(name)}
     _same_names(folder, new | set(tensors), set(tensors) & set(parameters), "the model", WEIGHTS)
-    for name, parameter in parameters.items():
-        parameter.requires_grad_(name in tensors)
-        if name in tensors:
-            if parameter.shape != tensors[name].shape:
-                raise CheckpointError(
-                    f"{folder} has {name} with shape {tuple(tensors[name].shape)}, the model {tuple(parameter.shape)}. "
-                    "Use the encoder and settings that it was trained with."
-                )
-            parameter.copy_(tensors[name])
+    for name, tensor in tensors.items():
+        if parameters[name].shape != tensor.shape:
+            raise CheckpointError(
+                f"{folder} has {name} with shape {tuple(tensor.shape)}, the model {tuple(parameters[name].shape)}. "
+                "Use the encoder and settings that it was trained with."
+            )
+    for base, wanted in fingerprints(model, set(tensors)).items():
+        if wanted != description["bases"].get(base):
+            assembly: Assembly | None = getattr(model, "assembly", None)
+            source = "this one" if assembly is None else assembly.vlm if base == "vlm" else assembly.world
+            raise CheckpointError(
+                f"{folder} was trained on another {base} than {source}: their weights differ. "
+                f"Give the one that it was trained on, load_adapter(..., {base}=...)."
+            )
+    for name, tensor in tensors.items():
+        parameters[name].copy_(tensor)
 
 
 def _same_names(folder: Path, wanted: set[str], found: set[str], wanting: str, finding: str) -> None:

@@ -1,16 +1,18 @@
 """What a training run is, as typed records: the model, its trainable parts stage by stage, the data, the schedule."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from theworld_train.recipe_checks import problems
 
 PartName = Literal["vision_tower", "image_projector", "language_model", "world_encoder", "world_projector"]
 
 
 class Settings(BaseModel):
-    """A section of a recipe: it knows its fields, and refuses others."""
+    """A section of a recipe: it knows its fields, refuses others, and takes ``true`` for no number."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class ModelSettings(Settings):
@@ -35,6 +37,11 @@ class ModelSettings(Settings):
     init_from: str | None = None
     """Folder of an adapter whose weights a new run starts from; to go on with the same run is ``--resume``."""
 
+    @property
+    def has_world(self) -> bool:
+        """Whether there is a world branch."""
+        return self.config.get("world_fusion") != "none"
+
 
 class LoraSettings(Settings):
     """Low-rank adapters on the linear layers of a part, instead of its own weights (Hu et al., arXiv 2106.09685)."""
@@ -42,7 +49,7 @@ class LoraSettings(Settings):
     rank: int = Field(default=16, ge=1)
     alpha: float = Field(default=32, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    targets: tuple[str, ...] | None = None
+    targets: tuple[str, ...] | None = Field(default=None, min_length=1, strict=False)
     """Names of layers, e.g. ``q_proj``; default: all linear ones of the part."""
 
 
@@ -129,7 +136,7 @@ AnySource = Annotated[
 class DataSettings(Settings):
     """What is shown, and in what order."""
 
-    sources: tuple[AnySource, ...] = Field(min_length=1)
+    sources: tuple[AnySource, ...] = Field(min_length=1, strict=False)
     shuffle: int = Field(default=1024, ge=1)
     """Rows that are shuffled, and grouped by length, at a time; 1 keeps their order."""
     holdout: float = Field(default=0.0, ge=0, lt=1)
@@ -192,6 +199,8 @@ class EvalSettings(Settings):
 
 
 class SaveSettings(Settings):
+    """Checkpoints: what was trained, and what it takes to go on."""
+
     every: int = Field(default=500, ge=1)
     """Steps; the end of a stage is always saved."""
     keep: int = Field(default=3, ge=1)
@@ -207,14 +216,20 @@ class LogSettings(Settings):
 
 
 class Recipe(Settings):
-    """A whole run."""
+    """A whole run. A field that would change nothing is refused, so that no recipe says what is not done."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
     seed: int = Field(default=0, ge=0)
     model: ModelSettings
-    stages: tuple[StageSettings, ...] = Field(min_length=1)
+    stages: tuple[StageSettings, ...] = Field(min_length=1, strict=False)
     batch: BatchSettings
     optim: OptimSettings = OptimSettings()
     eval: EvalSettings | None = None
     save: SaveSettings = SaveSettings()
     log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        for problem in problems(self):
+            raise ValueError(problem)
+        return self

@@ -1,0 +1,79 @@
+# pyright: reportAttributeAccessIssue=false
+# peft's methods are transformers' own only where peft is installed.
+"""Low-rank adapters on the linear layers of one part; peft's, one adapter per part, named as the part."""
+
+import warnings
+from difflib import get_close_matches
+from typing import Any
+
+from torch import nn
+
+from theworld_train.errors import UsageError
+from theworld_train.parts import part_of
+from theworld_train.recipe import LoraSettings, PartName
+
+
+def is_lora(name: str) -> bool:
+    """Whether a parameter is an adapter's, by its name."""
+    return ".lora_" in name
+
+
+def attach_lora(model: Any, part: PartName, settings: LoraSettings) -> None:
+    """Put low-rank layers beside the part's linear ones, unless they are there already. All adapters are active after.
+
+    Raises:
+        UsageError: peft is missing, a target is no linear layer of the part, or there is another adapter already.
+    """
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise UsageError(
+            f'parts.{part}.lora needs peft. Install it: pip install "theworld-fusion[lora]"'
+        ) from error
+    there: dict[str, Any] = getattr(model, "peft_config", {})
+    if part in there:
+        known = there[part]
+        if (known.r, known.lora_alpha, known.lora_dropout) != (settings.rank, settings.alpha, settings.dropout):
+            raise UsageError(
+                f"{part} has LoRA layers of rank {known.r}, alpha {known.lora_alpha} and dropout {known.lora_dropout}; "
+                f"parts.{part}.lora asks for {settings.rank}, {settings.alpha} and {settings.dropout}. Ask for the same."
+            )
+        return
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,  # pyright: ignore[reportArgumentType] - a number; peft only divides it
+        lora_dropout=settings.dropout,
+        target_modules=targets(model, part, settings),
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are meant
+        model.add_adapter(config, adapter_name=part)
+    model.set_adapter(list(model.peft_config))
+
+
+def targets(model: nn.Module, part: PartName, settings: LoraSettings) -> list[str]:
+    """Full names of the part's linear layers that are meant; a head that shares the embeddings' weight is none.
+
+    Raises:
+        UsageError: a target is no linear layer of the part, or it has none at all.
+    """
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    linear = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and id(module.weight) not in embeddings and part_of(name) == part
+    ]
+    if not linear:
+        raise UsageError(f"{part} has no linear layers for parts.{part}.lora. Leave lora out: all of it is trained.")
+    if settings.targets is None:
+        return linear
+    found: list[str] = []
+    for target in settings.targets:
+        meant = [name for name in linear if name == target or name.endswith(f".{target}")]
+        if not meant:
+            known = sorted({name.rpartition(".")[2] for name in linear})
+            near = get_close_matches(target, known, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"It has {', '.join(known)}."
+            raise UsageError(f"parts.{part}.lora.targets has {target!r}, no linear layer of {part}. {hint}")
+        found += meant
+    return sorted(set(found))

@@ -1,0 +1,69 @@
+"""YAML as recipes use it: version 1.2's plain values, and no key twice.
+
+PyYAML reads version 1.1, in which ``2e-5`` is text, ``off`` is false and ``1:30`` is ninety, and of a key that stands
+twice it silently takes the last.
+"""
+
+import re
+from typing import Any
+
+import yaml
+
+_PLAIN = {
+    "null": (r"~|null|Null|NULL|", "~nN\0"),
+    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "int": (r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
+    "float": (r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", "-+.0123456789"),
+    "merge": (r"<<", "<"),
+}
+"""Of each tag: what it looks like, and its first characters. Not-a-number and infinity are no settings."""
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers = {}
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.composer.ComposerError(None, None, f"{key.value} stands here twice", key.start_mark)
+                seen.add(key.value)
+        return node
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what ``_Loader`` would take for something else than text."""
+
+    yaml_implicit_resolvers = {}
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+for _tag, (_looks, _starts) in _PLAIN.items():
+    for _class in (_Loader, _Dumper):
+        _first = [character if character != "\0" else "" for character in _starts]
+        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_looks})\Z"), _first)
+
+
+def load_yaml(text: str) -> Any:
+    """Raises:
+    yaml.YAMLError: it is no YAML, or has a key twice.
+    """
+    return yaml.load(text, _Loader)  # its base is the safe one
+
+
+def dump_yaml(content: Any) -> str:
+    """In the order given, so that ``load_yaml`` reads the same again; tuples become lists."""
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def yaml_problem(error: yaml.YAMLError) -> str:
+    """What is wrong and where, in one line."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return " ".join(str(error).split())
+    mark = error.problem_mark or error.context_mark
+    where = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
+    return f"{where}{error.problem}"
