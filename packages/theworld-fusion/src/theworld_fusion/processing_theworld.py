@@ -165,6 +165,22 @@ class TheWorldProcessor(Gemma3Processor):
             inputs["pixel_values_world"] = torch.stack(pixels) if same else pixels
         return inputs
 
+    def num_tokens(self, text: str, frames: Sequence[int], *, world: Literal["on", "off"] = "on") -> int:
+        """How many ``input_ids`` a rendered chat makes with items of so many frames each, counted without their pixels.
+
+        An image processor that crops (``do_pan_and_scan``) makes more of large pictures.
+
+        Raises:
+            ValueError: an item has too many frames, or none.
+        """
+        spans = [[""] * len(frames)]
+        if frames and world == "on" and self.world_fusion != "none":
+            spans = self._world_spans([list(frames)], [self.world_spec.feature_frames(count) for count in frames])
+        with self._placed(spans, [text]):
+            images = [self.replace_image_token({"num_crops": [0] * len(frames)}, index) for index in range(len(frames))]
+            (expanded,), _ = self.get_text_with_replacements([text], images)
+        return len(self.tokenizer(expanded, add_special_tokens=False)["input_ids"])
+
     def _rows(self, images: Any, texts: Sequence[Any] | None) -> list[list[Item]]:
         """Items by text. Every reading of the nesting is tried against the placeholders; at most one can fit."""
         if not isinstance(images, Sequence) or isinstance(images, str):

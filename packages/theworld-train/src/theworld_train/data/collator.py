@@ -10,6 +10,7 @@ from torch import nn
 from theworld_fusion import TheWorldProcessor
 from theworld_tokens import IGNORE_INDEX
 from theworld_train.data.example import Example, cached_features
+from theworld_train.data.lazy import load_chat
 
 Span = tuple[int, int]
 """First character and the one after the last."""
@@ -28,7 +29,7 @@ class Collator:
         Raises:
             ValueError: an example has no answer, or the template does not render a conversation turn by turn.
         """
-        chats = [self.processor.load_media(example.messages) for example in examples]
+        chats = [self.processor.load_media(load_chat(example.messages)) for example in examples]
         apply: Any = self.processor.apply_chat_template  # annotated upstream as giving text only
         inputs = apply(
             chats,
@@ -46,11 +47,13 @@ class Collator:
         )
         offsets = np.asarray(inputs.pop("offset_mapping"))  # [b, l, 2]: characters of the expanded text
         replacements = inputs.pop("text_replacement_offsets")
-        answers = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
+        lengths = inputs["attention_mask"].sum(1).tolist()
+        labels = torch.full_like(inputs["input_ids"], IGNORE_INDEX)
         for row, chat in enumerate(chats):
-            for span in answer_spans(self.processor, chat):
-                answers[row] |= _tokens_in(_expand(span, replacements[row]), offsets[row])
-        inputs["labels"] = inputs["input_ids"].masked_fill(~answers, IGNORE_INDEX)
+            spans = [_expand(span, replacements[row]) for span in answer_spans(self.processor, chat)]
+            for first, last in tokens_in(spans, offsets[row, : lengths[row]]):
+                labels[row, first:last] = inputs["input_ids"][row, first:last]
+        inputs["labels"] = labels
         return dict(inputs)
 
 
@@ -121,15 +124,19 @@ def _expand(span: Span, replacements: Sequence[dict[str, Any]]) -> Span:
     return span[0] + grown, span[1] + grown
 
 
-def _tokens_in(span: Span, offsets: np.ndarray) -> torch.Tensor:
-    """Mask of the tokens inside ``span``; padding has empty offsets and is never inside.
+def tokens_in(spans: Sequence[Span], offsets: np.ndarray) -> list[Span]:
+    """First token of each span of characters, and the one after its last.
+
+    Args:
+        offsets: of a row's tokens without padding, ``[l, 2]``: they ascend, so each edge is found by bisection.
 
     Raises:
-        ValueError: a token reaches over the span's edge.
+        ValueError: a token reaches over a span's edge.
     """
     starts, ends = offsets[:, 0], offsets[:, 1]
-    touching = (starts < span[1]) & (ends > span[0])
-    inside = touching & (starts >= span[0]) & (ends <= span[1])
-    if (touching != inside).any():
-        raise ValueError("a token joins the prompt and the answer. Strip white space from the answer's ends.")
-    return torch.from_numpy(inside)
+    first = np.searchsorted(ends, [start for start, _ in spans], side="right")
+    last = np.searchsorted(starts, [end for _, end in spans], side="left")
+    for (start, end), a, b in zip(spans, first, last, strict=True):
+        if a >= b or starts[a] < start or ends[b - 1] > end:
+            raise ValueError("a token joins the prompt and the answer. Strip white space from the answer's ends.")
+    return [(int(a), int(b)) for a, b in zip(first, last, strict=True)]

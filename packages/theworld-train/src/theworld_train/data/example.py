@@ -1,5 +1,7 @@
-"""One training or evaluation example."""
+"""A training or evaluation example: a conversation, and who it is."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +18,29 @@ class Example:
             ``{"type": "text", "text": ...}``, ``{"type": "image", "image": ...}`` or
             ``{"type": "video", "video": ...}``.
         world_features: the frozen encoder's output for each item, ``[t', r, s, c]``, where it was computed before.
+        key: who it is: a digest of what tells it from others in its data set, the same on every machine.
+        group: what it shares with others that must not be on both sides of a split: a digest of its picture.
     """
 
     messages: list[dict[str, Any]]
     world_features: tuple[Tensor, ...] | None = None
+    key: str = ""
+    group: str = ""
+
+    def is_held_out(self, share: float) -> bool:
+        """Whether it is in the ``share`` (0 to 1) of all groups that evaluation gets, whatever else there is."""
+        return int(digest(self.group)[:16], 16) < share * 2**64
+
+
+def digest(*identity: Any) -> str:
+    """32 hexadecimal digits of plain values: strings, numbers, lists and dicts of them, and bytes."""
+    text = json.dumps(identity, sort_keys=True, ensure_ascii=False, default=lambda content: sha(content))
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def sha(content: bytes) -> str:
+    """SHA-256 of a file's bytes."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def cached_features(examples: Sequence[Example]) -> list[Tensor] | None:

@@ -1,0 +1,157 @@
+"""Where one worker is in one source: it takes its own rows, pass after pass, and can go on from its state."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, final
+
+import datasets
+import numpy as np
+from datasets.distributed import split_dataset_by_node
+
+from theworld_train.data.source import Draw, OpenSource
+from theworld_train.errors import UsageError
+
+_ORDER, _FILES = 4, 5
+"""What a generator is for; ``lane`` has more."""
+
+State = dict[str, Any]
+"""Plain values, as JSON has them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Share:
+    """Which worker this is, counted over all processes, and of how many; and the seed that all have in common."""
+
+    number: int
+    of: int
+    seed: int
+    shuffled: bool
+
+
+class Cursor(ABC):
+    """The rows of one source that fall to one worker, without end: every pass has another order."""
+
+    @abstractmethod
+    def draw(self) -> Draw:
+        """The next row."""
+
+    @abstractmethod
+    def state(self) -> State:
+        """What a new cursor goes on from, with the row after the last one drawn."""
+
+    @property
+    @abstractmethod
+    def passes(self) -> int:
+        """How often as many rows were drawn as would make the whole source, or the worker's part of a stream."""
+
+
+def cursor(source: OpenSource, number: int, share: Share, state: State | None) -> Cursor:
+    """The cursor of the recipe's ``number``-th source.
+
+    Raises:
+        UsageError: the source has no rows, or others than when the state was taken.
+    """
+    kind = _StreamCursor if isinstance(source.rows, datasets.IterableDataset) else _NumberCursor
+    return kind(source, number, share, state)
+
+
+def order_of_pass(source: OpenSource, *seed: int) -> np.ndarray:
+    """A permutation of a source's rows; the same seed gives the same."""
+    return np.random.default_rng((_ORDER, *seed)).permutation(source.number_of_rows)
+
+
+@final
+class _NumberCursor(Cursor):
+    """Of rows by number: the passes of all workers, one after the other, are dealt out like cards."""
+
+    def __init__(self, source: OpenSource, number: int, share: Share, state: State | None) -> None:
+        self._source, self._number, self._share = source, number, share
+        self._rows = source.number_of_rows
+        if not self._rows:
+            raise UsageError(f"{source.name} has no rows. Check the path, or take it out of the recipe.")
+        if state is not None and state["rows"] != self._rows:
+            raise UsageError(
+                f"{source.name} has {self._rows} rows, and had {state['rows']} when the run was saved. "
+                "Give it the same rows to go on, or start anew."
+            )
+        self._taken = 0 if state is None else state["taken"]
+        self._order: tuple[int, np.ndarray | range] = (-1, range(0))
+
+    def draw(self) -> Draw:
+        turn, place = divmod(self._share.number + self._taken * self._share.of, self._rows)
+        if self._order[0] != turn:
+            shuffled = self._share.shuffled
+            order = order_of_pass(self._source, self._share.seed, self._number, turn) if shuffled else range(self._rows)
+            self._order = turn, order
+        self._taken += 1
+        return numbered(self._source, int(self._order[1][place]))
+
+    def state(self) -> State:
+        return {"rows": self._rows, "taken": self._taken}
+
+    @property
+    def passes(self) -> int:
+        return self._taken // max(self._rows, 64)  # few rows among many workers: one may get the same again and again
+
+
+@final
+class _StreamCursor(Cursor):
+    """Of a stream: each worker reads its own files, or every n-th row where the files cannot be shared out evenly."""
+
+    def __init__(self, source: OpenSource, number: int, share: Share, state: State | None) -> None:
+        self._source, self._number, self._share = source, number, share
+        self._pass = 0 if state is None else state["pass"]
+        self._table = self._opened()
+        if state is not None and state["reader"] is not None:
+            self._table.load_state_dict(state["reader"])
+        self._started = state is not None and state["reader"] is not None
+        self._rows = self._read()
+
+    def draw(self) -> Draw:
+        for _ in range(2):
+            row = next(self._rows, None)
+            if row is not None:
+                self._started = True
+                return Draw(source=self._source, place=f"{self._source.name}: {_excerpt(row)}", row=row)
+            self._pass, self._started = self._pass + 1, False
+            self._table = self._opened()
+            self._rows = self._read()
+        raise UsageError(
+            f"{self._source.name} has no rows for worker {self._share.number} of {self._share.of}. "
+            "Use fewer workers or processes, more rows, or stream: false."
+        )
+
+    def state(self) -> State:
+        return {"pass": self._pass, "reader": self._table.state_dict() if self._started else None}
+
+    @property
+    def passes(self) -> int:
+        return self._pass
+
+    def _opened(self) -> datasets.IterableDataset:
+        table, share = self._source.rows, self._share
+        if not isinstance(table, datasets.IterableDataset):
+            raise TypeError(f"{self._source.name} is no stream.")
+        limited = self._source.limit is not None
+        table = table.take(self._source.limit) if limited else table
+        table = split_dataset_by_node(table, share.number, share.of, strategy="examples" if limited else "auto")
+        if share.shuffled:  # the order of the files comes of this number, which must not be 0
+            seed = np.random.SeedSequence((_FILES, share.seed, self._number, self._pass))
+            table.set_epoch(int(seed.generate_state(1)[0]) // 2 + 1)
+        return table
+
+    def _read(self) -> Iterator[Any]:
+        # Not iter(table): in a process of a DataLoader that would share the files out once more.
+        for batch in self._table.iter(batch_size=1):
+            yield batch.to_pylist()[0]
+
+
+def numbered(source: OpenSource, number: int) -> Draw:
+    """A row by number."""
+    return Draw(source=source, place=f"row {number + 1} of {source.name}", number=number)
+
+
+def _excerpt(row: dict[str, Any]) -> str:
+    text = str({field: value for field, value in row.items() if isinstance(value, str | int | float)})
+    return text if len(text) <= 120 else f"{text[:120]}…"

@@ -1,0 +1,63 @@
+"""What a recipe holds out of training: the same examples on every process, whenever it is asked."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import datasets
+
+from theworld_fusion import TheWorldProcessor
+from theworld_train.data.cursor import numbered, order_of_pass
+from theworld_train.data.example import Example
+from theworld_train.data.maker import BatchMaker
+from theworld_train.data.source import UNUSABLE, Draw, OpenSource
+from theworld_train.data.sources import open_source
+from theworld_train.errors import UsageError
+from theworld_train.recipe import DataSettings
+
+
+def held_out(
+    data: DataSettings, processor: TheWorldProcessor, number: int, *, world: Literal["on", "off"] = "on"
+) -> list[Example]:
+    """The first ``number`` examples that are held out, or all there are, from the sources in turn by their weights.
+
+    Rows by number are looked through in an order that is always the same, streams from their beginning. Pictures are
+    read once, to see that they can be, and again by whoever collates the examples.
+
+    Raises:
+        UsageError: nothing is held out, or an example cannot be used and is not to be skipped.
+    """
+    make = BatchMaker(data.model_copy(update={"cache": None}), processor, world=world)
+    sources = [open_source(source, num_frames=processor.world_num_frames) for source in data.sources]
+    rows = {place: _usable(source, data.holdout, make) for place, source in enumerate(sources)}
+    taken = dict.fromkeys(rows, 0)
+    examples = list[Example]()
+    while rows and len(examples) < number:
+        place = min(rows, key=lambda place: ((taken[place] + 1) / sources[place].weight, place))
+        example = next(rows[place], None)
+        if example is None:
+            del rows[place]
+        else:
+            examples.append(example)
+            taken[place] += 1
+    if not examples:
+        raise UsageError(f"data.holdout is {data.holdout}, and no row is held out. Raise it, or leave eval out.")
+    return examples
+
+
+def _usable(source: OpenSource, share: float, make: BatchMaker) -> Iterator[Example]:
+    for draw in _rows(source):
+        try:
+            example = draw.example()
+        except UNUSABLE:  # nobody can say that it is held out, so training meets it
+            continue
+        if share and example.is_held_out(share) and make([draw]).keys:
+            yield example
+
+
+def _rows(source: OpenSource) -> Iterator[Draw]:
+    if not isinstance(source.rows, datasets.IterableDataset):
+        yield from (numbered(source, int(number)) for number in order_of_pass(source))
+        return
+    table = source.rows if source.limit is None else source.rows.take(source.limit)
+    for batch in table.iter(batch_size=1):
+        yield Draw(source=source, place=f"a row of {source.name}", row=batch.to_pylist()[0])

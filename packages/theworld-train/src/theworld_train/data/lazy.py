@@ -1,0 +1,87 @@
+"""Pictures that are read when their batch is made; until then an example holds their address or their bytes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from theworld_encoders import MediaError, decode_image, load_image
+from theworld_encoders.images import URLS
+from theworld_fusion.processing_theworld import load_picture
+
+
+@dataclass(frozen=True, slots=True)
+class LazyPicture:
+    """A picture, and how to read it; ``read`` raises ``MediaError`` where it cannot be."""
+
+    read: Callable[[], Image.Image]
+
+
+def packed_picture(picture: Any, name: str) -> Any:
+    """A picture as parquet files hold it, ``{"bytes": ..., "path": ...}``, as one for a chat; others as they are."""
+    if not isinstance(picture, dict):
+        return picture
+    if picture.get("bytes") is not None:
+        return LazyPicture(partial(decode_image, picture["bytes"], name))
+    return picture.get("path")
+
+
+def fetch_picture(url: str) -> Image.Image:
+    """The picture at an address. All that training data fetch goes through here.
+
+    Raises:
+        MediaError: it cannot be fetched or decoded.
+    """
+    return load_picture(url)
+
+
+def load_chat(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same chat with its pictures read; files stay paths, which the processor and the feature cache read.
+
+    Raises:
+        MediaError: one cannot be read.
+    """
+    return [
+        {**message, "content": [_load_block(block) for block in message["content"]]}
+        if isinstance(message["content"], list)
+        else message
+        for message in messages
+    ]
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The file ``name`` of a folder.
+
+    Raises:
+        MediaError: the name leads out of the folder.
+    """
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise MediaError(f"The name {name!r} leads out of the folder {str(folder)!r}. Name a file inside it.")
+    return path
+
+
+def _load_block(block: dict[str, Any]) -> dict[str, Any]:
+    kind = block["type"]
+    if kind not in ("image", "video"):
+        return block
+    value = next((block[key] for key in (kind, "path", "url") if block.get(key) is not None), None)
+    if value is None:
+        raise MediaError(f'A block of type "{kind}" names no {kind}. Give it a "{kind}".')
+    if kind == "video" and not isinstance(value, str | Path):
+        return {"type": kind, kind: [_load_frame(frame) for frame in value]}
+    return {"type": kind, kind: _load(value)}
+
+
+def _load(value: Any) -> Any:
+    if isinstance(value, LazyPicture):
+        return value.read()
+    return fetch_picture(value) if isinstance(value, str) and value.startswith(URLS) else value
+
+
+def _load_frame(value: Any) -> Any:
+    frame = _load(value)
+    return load_image(frame) if isinstance(frame, str | Path) else frame

@@ -1,0 +1,139 @@
+"""Rows of data sets as they lie on the disk, undecoded: memory-mapped and by number, or streamed in order."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import ijson
+from huggingface_hub import hf_hub_download
+
+from theworld_train.errors import UsageError
+
+_BUILDERS = {".jsonl": "text", ".ndjson": "text", ".parquet": "parquet", ".arrow": "arrow"}
+"""A line of JSON stays text until it is needed: lines may differ in their fields and types, columns may not."""
+
+
+class ArrowRows(Sequence[dict[str, Any]]):
+    """A memory-mapped data set whose pictures stay bytes."""
+
+    def __init__(self, table: datasets.Dataset) -> None:
+        self._table = table.with_format("arrow")
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._table[int(index)].to_pylist()[0]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """Rows, and where they come from.
+
+    Attributes:
+        name: what errors call it.
+        rows: by number, or a stream in ``datasets``' ``arrow`` format.
+        lines: each row is ``{"text": a line of JSON}``.
+        folder: where relative paths start.
+    """
+
+    name: str
+    rows: Sequence[dict[str, Any]] | datasets.IterableDataset
+    lines: bool = False
+    folder: Path = Path()
+
+    def decode(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The row's fields.
+
+        Raises:
+            ValueError: the line holds no JSON object.
+        """
+        if not self.lines:
+            return row
+        fields = json.loads(row["text"])
+        if not isinstance(fields, dict):
+            raise ValueError("the line holds no JSON object. Write one JSON object a line.")
+        return fields
+
+
+def open_table(path: str, *, split: str = "train", of_split: Sequence[str] | None = None, stream: bool = False) -> Table:
+    """A JSONL, parquet or Arrow file, a folder of them, or a data set of the hub.
+
+    Args:
+        split: of a data set of the hub.
+        of_split: the first words of the names of the files to take of a folder; default: all files.
+
+    Raises:
+        UsageError: there is nothing that can be opened.
+    """
+    place = Path(path)
+    if not place.exists():
+        return Table(name=path, rows=_loaded(path, split=split, streaming=stream))
+    files = [place] if place.is_file() else sorted(file for file in place.iterdir() if file.suffix in _BUILDERS)
+    if of_split is not None and place.is_dir():
+        files = [file for file in files if file.stem.partition("-")[0] in of_split]
+    kinds = {file.suffix for file in files}
+    if len(kinds) != 1 or not kinds <= _BUILDERS.keys():
+        found = ", ".join(sorted(kinds)) or "none"
+        raise UsageError(f"{path} should hold files of one kind of {', '.join(_BUILDERS)}; there are {found}.")
+    builder = _BUILDERS[kinds.pop()]
+    rows = _loaded(builder, data_files=[str(file) for file in files], split="train", streaming=stream)
+    folder = place if place.is_dir() else place.parent
+    return Table(name=path, rows=rows, lines=builder == "text", folder=folder)
+
+
+def open_array(file: Path, features: datasets.Features) -> Table:
+    """A JSON file that is one array of objects, of any size: it is copied once, to ``datasets``' cache, as Arrow.
+
+    Args:
+        features: the fields that are copied.
+    """
+    status = file.stat()
+    table = datasets.Dataset.from_generator(
+        _elements,
+        features=features,
+        gen_kwargs={
+            "file": str(file.absolute()),
+            "fields": tuple(features),
+            "version": f"{status.st_size} {status.st_mtime_ns}",  # a file that changed is read again
+        },
+    )
+    return Table(name=str(file), rows=ArrowRows(table), folder=file.parent)
+
+
+def published_file(path: str, name: str) -> Path:
+    """A file of a folder, or of a data set of the hub, which is fetched once; ``path`` may be the file itself.
+
+    Raises:
+        UsageError: the folder has no such file.
+    """
+    place = Path(path)
+    if place.is_file():
+        return place
+    if not place.is_dir():
+        return Path(hf_hub_download(path, name, repo_type="dataset"))
+    if not (place / name).exists():
+        raise UsageError(f"{path} has no {name}. Give the folder that holds it, or a data set of the hub.")
+    return place / name
+
+
+def _loaded(path: str, **options: Any) -> Sequence[dict[str, Any]] | datasets.IterableDataset:
+    try:
+        table = datasets.load_dataset(path, **options)
+    except (OSError, ValueError) as error:  # of a hub id: no such data set, split or network
+        reason = " ".join(str(error).split())
+        raise UsageError(f"the data {path} cannot be opened ({reason}). Check the path or the hub's name.") from error
+    if isinstance(table, datasets.Dataset):
+        return ArrowRows(table)
+    if isinstance(table, datasets.IterableDataset):
+        return table.with_format("arrow")
+    raise UsageError(f"{path} has several splits ({', '.join(map(str, table))}). Name one.")
+
+
+def _elements(file: str, fields: Sequence[str], version: str) -> Iterator[dict[str, Any]]:
+    with open(file, "rb") as array:
+        for element in ijson.items(array, "item", use_float=True):
+            yield {field: element.get(field) for field in fields}

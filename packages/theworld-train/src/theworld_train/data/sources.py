@@ -1,0 +1,42 @@
+"""Every kind of source that a recipe may name, opened."""
+
+from theworld_train.data.chat import open_chat
+from theworld_train.data.datacomp import open_datacomp
+from theworld_train.data.llava_cc3m import open_llava_cc3m
+from theworld_train.data.micro_world import open_micro_world
+from theworld_train.data.source import OpenSource
+from theworld_train.data.spatial_rgpt import open_spatial_rgpt
+from theworld_train.data.vsr import open_vsr
+from theworld_train.recipe import (
+    AnySource,
+    ChatSource,
+    DataCompSource,
+    LlavaCc3mSource,
+    MicroWorldSource,
+    SpatialRgptSource,
+    VsrSource,
+)
+
+
+def open_source(source: AnySource, *, num_frames: int) -> OpenSource:
+    """The source's rows, and how they become examples.
+
+    Args:
+        num_frames: of clips that are made here.
+
+    Raises:
+        UsageError: there is nothing that can be opened.
+    """
+    match source:
+        case ChatSource():
+            return open_chat(source)
+        case DataCompSource():
+            return open_datacomp(source)
+        case LlavaCc3mSource():
+            return open_llava_cc3m(source)
+        case VsrSource():
+            return open_vsr(source)
+        case SpatialRgptSource():
+            return open_spatial_rgpt(source)
+        case MicroWorldSource():
+            return open_micro_world(source, num_frames)
