@@ -27,11 +27,11 @@ CHUNK = 128
 @torch.compiler.disable
 def supervised_loss(
     hidden: Float[Tensor, "b l d"],
-    labels: Int[Tensor, "b l"],
+    labels: Int[Tensor, "b k"],
     head: Callable[[Tensor], Tensor],
     *,
     num_items_in_batch: Tensor | int | None = None,
-    shift_labels: Int[Tensor, "b l"] | None = None,
+    shift_labels: Int[Tensor, "b k"] | None = None,
     chunk: int = CHUNK,
 ) -> Float[Tensor, ""]:
     """``causal_lm_loss`` of all logits, without making them: in memory that one chunk's logits need.
@@ -61,7 +61,9 @@ def supervised_loss(
     # An empty tensor splits into one empty piece.
     pieces = zip(rows.split(chunk), targets[places].split(chunk), strict=True)
     total = torch.stack([run(head, *piece) for piece in pieces]).sum()
-    return total / _count(len(rows) if num_items_in_batch is None else num_items_in_batch).to(total.device)
+    if num_items_in_batch is None:
+        return total / max(len(rows), 1)
+    return total / _count(num_items_in_batch).to(total.device)
 
 
 def causal_lm_loss(
@@ -90,7 +92,7 @@ def _shift(labels: Int[Tensor, "b l"]) -> Int[Tensor, "b l"]:
 
 
 def _count(items: Tensor | int) -> Tensor:
-    """What the sum is divided by."""
+    """What the sum is divided by: never zero."""
     return torch.as_tensor(items).clamp(min=1)
 
 
@@ -108,9 +110,7 @@ class _CrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: FunctionCtx, logits: Float[Tensor, "n v"], targets: Int[Tensor, " n"]
-    ) -> Float[Tensor, " n"]:
+    def forward(ctx: FunctionCtx, logits: Float[Tensor, "n v"], targets: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
         values = logits.to(torch.float32, copy=True)
         top = values.amax(-1, keepdim=True)
         chosen = values.gather(-1, targets.unsqueeze(-1)) - top
