@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import Gemma3ForConditionalGeneration
+from peft import LoraConfig, get_peft_model
+from transformers import Gemma3ForCausalLM, Gemma3ForConditionalGeneration
 
 from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor
-from theworld_fusion.loss import causal_lm_loss
+from theworld_fusion.loss import CHUNK, causal_lm_loss
 from theworld_fusion.testing import chat, encode
 from theworld_fusion.testing import random_clip as clip
 from theworld_fusion.testing import random_picture as picture
@@ -19,9 +20,9 @@ Pair = tuple[TheWorldForConditionalGeneration, TheWorldProcessor]
 FUSIONS = ("sequence", "gated")
 
 
-def batch(processor: TheWorldProcessor, *, world: str = "on", labels: str = "answer") -> dict:
+def batch(processor: TheWorldProcessor, *, world: str = "on", labels: str = "answer", text: str = "What next?") -> dict:
     """Two rows; ``labels`` on the last three tokens of each, on all tokens, or on none."""
-    inputs = encode(processor, [chat(picture(0), clip(1)), chat(clip(2))], world=world)
+    inputs = encode(processor, [chat(picture(0), clip(1), text=text), chat(clip(2), text=text)], world=world)
     targets = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, IGNORE_INDEX)
     if labels != "all":
         targets[:, : -3 if labels == "answer" else None] = IGNORE_INDEX
@@ -35,6 +36,23 @@ def trainable(model: TheWorldForConditionalGeneration, *parts: str) -> dict[str,
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
+def learn(model: torch.nn.Module, inputs: dict) -> tuple[torch.Tensor, torch.Tensor | None, dict[str, torch.Tensor]]:
+    """Loss, logits and gradients in training."""
+    model.train().zero_grad()
+    outputs = model(**inputs)
+    outputs.loss.backward()
+    gradients = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
+    return outputs.loss.detach(), outputs.logits, gradients
+
+
+def check_gradients(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
+    """Equal to five digits, and where all is rounding (a bias of SigLIP's keys has no influence) as small."""
+    assert found.keys() == wanted.keys()
+    largest = max(float(gradient.norm()) for gradient in wanted.values())
+    for name, gradient in wanted.items():
+        assert (found[name] - gradient).norm() <= 1e-5 * gradient.norm() + 1e-7 * largest, name
+
+
 @pytest.mark.parametrize("labels", ["answer", "all"])
 def test_off_the_loss_is_the_base_vlms(pair: Pair, folders: tuple[Path, Path], labels: str) -> None:
     model, processor = pair
@@ -42,6 +60,97 @@ def test_off_the_loss_is_the_base_vlms(pair: Pair, folders: tuple[Path, Path], l
     inputs = batch(processor, world="off", labels=labels)
     with torch.no_grad():
         assert torch.equal(model(**inputs).loss, stock(**inputs).loss)
+
+
+@pytest.mark.parametrize("labels", ["answer", "all"])
+@pytest.mark.parametrize("fusion", [*FUSIONS, "none"])
+def test_off_it_is_trained_as_the_base_vlm_is(
+    build: Callable[..., Pair], folders: tuple[Path, Path], fusion: str, labels: str
+) -> None:
+    model, processor = build(world_fusion=fusion)
+    stock = Gemma3ForConditionalGeneration.from_pretrained(folders[0])
+    inputs = batch(processor, world="off", labels=labels)
+    (ours, logits, found), (theirs, _, wanted) = learn(model, inputs), learn(stock, inputs)
+    assert logits is None
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
+    assert found.keys() == dict(stock.named_parameters()).keys()
+    check_gradients(found, wanted)
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_without_logits_loss_and_gradients_are_the_same(
+    build_lively: Callable[..., Pair], fusion: str, lora: bool
+) -> None:
+    model, processor = build_lively(world_fusion=fusion)
+    inputs = batch(processor, labels="all", text="What happens next? " * 20)
+    ignored = torch.tensor([IGNORE_INDEX, *model.config.world_token_ids])
+    assert (~torch.isin(inputs["labels"], ignored)).sum() > CHUNK
+    if lora:  # a head of more than a weight
+        settings = LoraConfig(r=2, target_modules=["q_proj", "lm_head"], init_lora_weights=False)
+        model = get_peft_model(model, settings)
+    loss, logits, found = learn(model, inputs)
+    wanted_loss, wanted_logits, wanted = learn(model, {**inputs, "skip_logits": False})
+    assert logits is None
+    assert wanted_logits is not None
+    torch.testing.assert_close(loss, wanted_loss, rtol=1e-6, atol=0)
+    assert any("lm_head" in name for name in found)
+    check_gradients(found, wanted)
+
+
+def test_logits_are_left_out_in_training_with_labels_alone(pair: Pair, build: Callable[..., Pair]) -> None:
+    inputs = batch(pair[1])
+    unlabelled = {name: value for name, value in inputs.items() if name != "labels"}
+    model, _ = build()
+    with torch.no_grad():
+        wanted = model(**inputs, output_hidden_states=True)
+        assert wanted.logits.shape[:2] == inputs["input_ids"].shape
+        assert model(**inputs, skip_logits=True).logits is None
+        model.train()
+        assert model(**unlabelled).logits is not None
+        assert torch.equal(model(**inputs, skip_logits=False).logits, wanted.logits)
+        found = model(**inputs, output_hidden_states=True)
+        assert found.keys() == wanted.keys() - {"logits"}
+        torch.testing.assert_close(found.loss, wanted.loss, rtol=1e-6, atol=0)
+        assert torch.equal(found.image_hidden_states, wanted.image_hidden_states)
+        for one, other in zip(found.hidden_states, wanted.hidden_states, strict=True):
+            assert torch.equal(one, other)
+        assert torch.equal(model(**inputs, return_dict=False)[0], found.loss)
+        # What is to be kept of logits says nothing about the loss.
+        assert torch.equal(model(**inputs, logits_to_keep=1).loss, found.loss)
+        with pytest.raises(ValueError, match="without labels. Pass labels"):
+            model(**unlabelled, skip_logits=True)
+        model.loss_function = lambda logits, labels, **_: logits.sum()
+        replaced = model(**inputs)
+        assert torch.equal(replaced.loss, replaced.logits.sum())
+
+
+def test_shifted_labels_and_the_steps_number_of_items_arrive(pair: Pair, build: Callable[..., Pair]) -> None:
+    inputs = batch(pair[1])
+    shifted = torch.nn.functional.pad(inputs["labels"], (0, 1), value=IGNORE_INDEX)[:, 1:].contiguous()
+    model = build()[0].train()
+    with torch.no_grad():
+        wanted = model(**inputs).loss
+        torch.testing.assert_close(model(**inputs, num_items_in_batch=60).loss * 10, wanted)
+        other = {**inputs, "labels": torch.zeros_like(shifted), "shift_labels": shifted}
+        assert torch.equal(model(**other).loss, wanted)
+
+
+def test_a_softcap_is_in_logits_and_loss_as_in_the_text_model(build: Callable[..., Pair]) -> None:
+    model, processor = build(world_fusion="sequence")
+    model.config.text_config.final_logit_softcapping = 2.0
+    text = Gemma3ForCausalLM(model.config.text_config).eval()
+    text.model, text.lm_head = model.model.language_model, model.lm_head
+    inputs = encode(processor, [chat(text="What is it?")])
+    inputs = {"input_ids": inputs["input_ids"], "labels": inputs["input_ids"]}
+    with torch.no_grad():
+        wanted, found = text(**inputs), model(**inputs)
+        assert 1 < wanted.logits.abs().max() <= 2
+        assert torch.equal(found.logits, wanted.logits)
+        torch.testing.assert_close(found.loss, wanted.loss)
+        torch.testing.assert_close(model.train()(**inputs).loss, wanted.loss)
 
 
 def test_the_loss_is_the_mean_over_the_answers_tokens(pair: Pair) -> None:

@@ -1,13 +1,69 @@
-"""The training loss: transformers' own, except that a batch without any label has loss zero instead of NaN."""
+"""The training loss: cross entropy of each label, in nats, given what stands before it.
 
+Of 1,100 tokens some 32 carry a label, and a logit for each of Gemma's 262,208 words at all of them takes 3.3 GB.
+``supervised_loss`` therefore asks the LM head about the labelled positions alone, so many at a time.
+
+Shapes: ``b`` row, ``l`` sequence, ``d`` model width, ``v`` vocabulary, ``n`` positions.
+"""
+
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.utils.checkpoint import checkpoint
 from transformers.loss.loss_utils import ForCausalLMLoss
 
 from theworld_tokens import IGNORE_INDEX
+
+CHUNK = 128
+"""Positions at a time: 270 MB of bfloat16 logits and their gradients, and few enough products to keep a device busy."""
+
+
+# Compilers see no fixed number of positions here: left to them, each number would be compiled anew.
+@torch.compiler.disable
+def supervised_loss(
+    hidden: Float[Tensor, "b l d"],
+    labels: Int[Tensor, "b k"],
+    head: Callable[[Tensor], Tensor],
+    *,
+    num_items_in_batch: Tensor | int | None = None,
+    shift_labels: Int[Tensor, "b k"] | None = None,
+    chunk: int = CHUNK,
+) -> Float[Tensor, ""]:
+    """``causal_lm_loss`` of all logits, without making them: in memory that one chunk's logits need.
+
+    Without any label the loss is zero, and so are the gradients; they reach all that the head and the hidden states
+    depend on, so that no process of several waits for them.
+
+    Args:
+        head: from hidden states ``[n, d]`` to logits ``[n, v]``. Where it is frozen, its gradient is not computed.
+        num_items_in_batch, shift_labels: as of ``causal_lm_loss``.
+        chunk: with more positions than this, logits are computed a second time for their gradients.
+
+    Raises:
+        ValueError: there is not one label for each position.
+    """
+    targets = _shift(labels) if shift_labels is None else shift_labels
+    if targets.shape != hidden.shape[:-1]:
+        raise ValueError(
+            f"labels have shape {tuple(targets.shape)}, hidden states {tuple(hidden.shape)}. Give one label for each "
+            "position."
+        )
+    targets = targets.flatten()
+    # The one place that waits for the device, once a step: without it, every position would have to be computed.
+    places = (targets != IGNORE_INDEX).nonzero().squeeze(1)
+    rows = hidden.flatten(0, 1)[places.to(hidden.device)]
+    run = partial(checkpoint, _sum_of_losses, use_reentrant=False) if len(rows) > chunk else _sum_of_losses
+    # An empty tensor splits into one empty piece.
+    pieces = zip(rows.split(chunk), targets[places].split(chunk), strict=True)
+    total = torch.stack([run(head, *piece) for piece in pieces]).sum()
+    if num_items_in_batch is None:
+        return total / max(len(rows), 1)
+    return total / _count(num_items_in_batch).to(total.device)
 
 
 def causal_lm_loss(
@@ -18,14 +74,54 @@ def causal_lm_loss(
     shift_labels: Int[Tensor, "b l"] | None = None,
     **kwargs: Any,
 ) -> Float[Tensor, ""]:
-    """Mean cross entropy of each label given what stands before it, in nats; ``IGNORE_INDEX`` carries none.
+    """transformers' mean cross entropy, but zero instead of NaN without any label; ``IGNORE_INDEX`` carries no loss.
 
     Args:
         num_items_in_batch: what the sum is divided by, where a step spans several batches; default: the labels here.
         shift_labels: labels that are shifted already; then ``labels`` is not looked at.
     """
     if num_items_in_batch is None:
-        counted = labels[..., 1:] if shift_labels is None else shift_labels
-        num_items_in_batch = (counted != IGNORE_INDEX).sum()
-    count = torch.as_tensor(num_items_in_batch).clamp(min=1)
+        num_items_in_batch = ((_shift(labels) if shift_labels is None else shift_labels) != IGNORE_INDEX).sum()
+    count = _count(num_items_in_batch)
     return ForCausalLMLoss(logits, labels, vocab_size, count, IGNORE_INDEX, shift_labels, **kwargs)
+
+
+def _shift(labels: Int[Tensor, "b l"]) -> Int[Tensor, "b l"]:
+    """To each position the label of the next one."""
+    return torch.nn.functional.pad(labels, (0, 1), value=IGNORE_INDEX)[:, 1:]
+
+
+def _count(items: Tensor | int) -> Tensor:
+    """What the sum is divided by: never zero."""
+    return torch.as_tensor(items).clamp(min=1)
+
+
+def _sum_of_losses(
+    head: Callable[[Tensor], Tensor], rows: Float[Tensor, "n d"], targets: Int[Tensor, " n"]
+) -> Float[Tensor, ""]:
+    logits = head(rows)
+    return _CrossEntropy.apply(logits, targets.to(logits.device)).sum()
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Cross entropy of each row in float32, in at most eight bytes for each logit; torch's own takes up to fourteen.
+
+    It keeps the logits as they came for its gradient, and works in place on one float32 copy of them.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, logits: Float[Tensor, "n v"], targets: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+        values = logits.to(torch.float32, copy=True)
+        top = values.amax(-1, keepdim=True)
+        chosen = values.gather(-1, targets.unsqueeze(-1)) - top
+        total = values.sub_(top).exp_().sum(-1, keepdim=True)
+        ctx.save_for_backward(logits, targets, top, total)
+        return (total.log() - chosen).squeeze(-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Float[Tensor, " n"]) -> tuple[Float[Tensor, "n v"], None]:
+        logits, targets, top, total = ctx.saved_tensors
+        weight = gradient.unsqueeze(-1)
+        slope = logits.to(torch.float32, copy=True).sub_(top).exp_().mul_(weight / total)
+        return slope.scatter_add_(-1, targets.unsqueeze(-1), -weight).to(logits.dtype), None

@@ -14,13 +14,14 @@ from transformers import AutoModel, Gemma3ForConditionalGeneration, Gemma3Model,
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_utils import slice_logits_to_keep
 from transformers.models.gemma3.modeling_gemma3 import (
     Gemma3CausalLMOutputWithPast,
     Gemma3ModelOutputWithPast,
     Gemma3MultiModalProjector,
 )
 from transformers.processing_utils import Unpack
-from transformers.utils.generic import TransformersKwargs
+from transformers.utils.generic import TransformersKwargs, can_return_tuple
 
 from theworld_encoders import Encoder
 from theworld_encoders.encoder import by_shape
@@ -28,7 +29,7 @@ from theworld_encoders.registry import encoder_class
 from theworld_fusion.configuration_theworld import TheWorldConfig
 from theworld_fusion.gate import WorldGate
 from theworld_fusion.generation import BOUNDARIES, GatedImageFeatures, WorldGeneration
-from theworld_fusion.loss import causal_lm_loss
+from theworld_fusion.loss import causal_lm_loss, supervised_loss
 from theworld_fusion.names import translate_gemmas_names
 from theworld_fusion.projector import WorldProjector
 from theworld_fusion.scatter import scatter_features
@@ -253,6 +254,7 @@ class TheWorldForConditionalGeneration(
         """See ``TheWorldModel.get_world_features``."""
         return self.model.get_world_features(pixel_values_world, world_features)
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -268,16 +270,24 @@ class TheWorldForConditionalGeneration(
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         pixel_values_world: WorldInput | None = None,
         world_features: WorldInput | None = None,
+        skip_logits: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | Gemma3CausalLMOutputWithPast:
         """Gemma 3's forward; the world inputs are named here because ``generate`` and ``Trainer`` look for them.
 
         World tokens are no targets: whatever ``labels`` has at their places carries no loss.
+
+        Args:
+            skip_logits: compute the loss alone, at the labels alone, and give no logits; the name is Trainer's and
+                Liger's. Default: in training with ``labels``, unless ``loss_function`` was replaced.
+
+        Raises:
+            ValueError: logits are to be skipped and there are no labels.
         """
         if labels is not None and input_ids is not None:
             for token_id in self.config.world_token_ids:
                 labels = torch.where(input_ids == token_id, IGNORE_INDEX, labels)
-        return super().forward(
+        outputs = self.model(
             input_ids=input_ids,
             pixel_values=pixel_values,
             attention_mask=attention_mask,
@@ -287,12 +297,38 @@ class TheWorldForConditionalGeneration(
             inputs_embeds=inputs_embeds,
             labels=labels,
             use_cache=use_cache,
-            logits_to_keep=logits_to_keep,
             mm_encoder_outputs=mm_encoder_outputs,
             pixel_values_world=pixel_values_world,
             world_features=world_features,
+            return_dict=True,
             **kwargs,
         )
+        hidden, logits, loss = outputs.last_hidden_state, None, None
+        if skip_logits is None:
+            skip_logits = self.training and labels is not None and self.loss_function is causal_lm_loss
+        if skip_logits:
+            if labels is None:
+                raise ValueError("skip_logits=True leaves nothing to compute without labels. Pass labels.")
+            settings = {name: kwargs.get(name) for name in ("num_items_in_batch", "shift_labels")}
+            loss = supervised_loss(hidden, labels, self._logits, **settings)
+        else:
+            logits = self._logits(slice_logits_to_keep(hidden, logits_to_keep))
+            if labels is not None:
+                loss = self.loss_function(logits=logits, labels=labels, vocab_size=logits.shape[-1], **kwargs)
+        return Gemma3CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=outputs.image_hidden_states,
+        )
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """Scores of all words after each hidden state, with the text model's softcap if it has one."""
+        logits = self.lm_head(hidden.contiguous())  # a strided slice times a frozen weight is a slow batched product
+        cap = self.config.text_config.final_logit_softcapping
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
 def _to(parameter: Tensor, items: WorldInput) -> list[Tensor]:
