@@ -60,14 +60,15 @@ class Figures(TrainerCallback):
 
 
 class Every(TrainerCallback):
-    """Does something every so many steps of the stage, and at its end."""
+    """Does things every so many steps of the stage, and at its end."""
 
-    def __init__(self, steps: int, action: Callable[[], None]) -> None:
-        self.steps, self.action = steps, action
+    def __init__(self, *things: tuple[int, Callable[[], None]]) -> None:
+        self.things = things
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if state.global_step % self.steps == 0 or state.global_step == state.max_steps:
-            self.action()
+        for steps, act in self.things:
+            if state.global_step % steps == 0 or state.global_step == state.max_steps:
+                act()
 
 
 class StopOnRequest(TrainerCallback):

@@ -58,7 +58,7 @@ def run_recipe(recipe: Recipe, out: Path, *, resume: bool = False) -> Outcome:
         UsageError: ``out`` holds a run and ``resume`` is not set, holds none and it is, or holds one of another recipe;
             or a checkpoint cannot be written.
     """
-    process = PartialState()
+    process = PartialState(cpu=not torch.accelerator.is_available())
     if process.is_main_process:
         prepare(recipe, out, resume=resume)
     process.wait_for_everyone()
@@ -162,15 +162,16 @@ class _Run:
         )
         with closing(Lines(self.out / SKIPPED.format(rank), last[0] if last else 0)) as skipped:
             trainer.add_callback(Figures(trainer, self._log, skipped.log, self.report, self.steps))
+            regular = [(recipe.save.every, self._draw)]
             if recipe.eval is not None:
-                trainer.add_callback(self._evaluation(trainer, built.processor, stage, recipe.eval))
-            trainer.add_callback(Every(recipe.save.every, self._draw))
+                regular.append((recipe.eval.every, self._evaluation(trainer, built.processor, stage, recipe.eval)))
+            trainer.add_callback(Every(*regular))
             trainer.add_callback(StopOnRequest(trainer, self.requested))
             trainer.train() if checkpoint is None else trainer.resume(checkpoint)
 
     def _evaluation(
         self, trainer: Trainer, processor: TheWorldProcessor, stage: StageSettings, settings: EvalSettings
-    ) -> Every:
+    ) -> Callable[[], None]:
         examples = held_out(stage.data, processor, settings.examples, world=self.world)
         held = HeldOut(examples, processor, world=self.world, batch_size=self.recipe.batch.size or 1)
 
@@ -186,7 +187,7 @@ class _Run:
                     self.samples.log(sample, trainer.step)
             self._draw()
 
-        return Every(settings.every, evaluate)
+        return evaluate
 
     def _log(self, figures: Mapping[str, Any], step: int) -> None:
         for one in self.loggers:
@@ -217,9 +218,10 @@ def _arguments(recipe: Recipe, stage: StageSettings, index: int, out: Path) -> T
         adam_beta1=optim.beta1,
         adam_beta2=optim.beta2,
         max_grad_norm=optim.max_grad_norm,
+        use_cpu=not torch.accelerator.is_available(),
         bf16=recipe.model.dtype == "bfloat16",
-        gradient_checkpointing=recipe.model.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
+        activation_checkpointing=recipe.model.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if recipe.model.gradient_checkpointing else None,
         seed=recipe.seed + index,
         logging_steps=recipe.log.every,
         logging_nan_inf_filter=False,  # a loss that is not a number is shown as such

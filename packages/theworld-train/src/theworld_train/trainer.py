@@ -3,6 +3,7 @@
 What is its own is left to it: accumulation, clipping, precision, schedules, processes, optimiser and random states.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -121,6 +122,8 @@ class Consumed:
     """What this process has trained on so far in a stage."""
 
     position: Any = None
+    digest: str = ""
+    """Of the keys of all examples in their order: two runs that have the same one have seen the same."""
     examples: int = 0
     tokens: int = 0
     skipped: int = 0
@@ -131,6 +134,8 @@ class Consumed:
         """Count a batch; gives what the model takes of it."""
         inputs = batch["inputs"]
         self.position = batch.get("position")
+        keys = "\n".join([self.digest, *batch.get("keys", ())])
+        self.digest = hashlib.blake2b(keys.encode(), digest_size=16).hexdigest()
         self.examples += len(inputs["input_ids"])
         self.tokens += int(inputs["attention_mask"].sum())
         self.newly_skipped += batch.get("skipped", ())

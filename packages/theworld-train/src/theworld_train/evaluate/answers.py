@@ -9,6 +9,7 @@ import torch
 from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor
 from theworld_train.data import Collator, Example
 from theworld_train.data.example import cached_features
+from theworld_train.data.lazy import load_chat
 
 
 @torch.no_grad()
@@ -79,7 +80,7 @@ def _check_world(input_ids: torch.Tensor, processor: TheWorldProcessor, world: s
 def _prompts(processor: TheWorldProcessor, examples: Sequence[Example], world: str) -> dict[str, Any]:
     apply: Any = processor.apply_chat_template  # annotated upstream as giving text only
     return apply(
-        [example.messages[:-1] for example in examples],
+        [load_chat(example.messages[:-1]) for example in examples],
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,
