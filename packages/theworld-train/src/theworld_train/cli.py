@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from theworld_train import cli_cache
+from theworld_train import cli_cache, cli_data
 
 app = typer.Typer(
     help="World tokens for Gemma 3: answer questions about pictures and clips, and see what a world model adds.",
@@ -17,6 +17,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(cli_cache.app, name="cache")
+app.add_typer(cli_data.app, name="data")
 
 _FRAMES = 13
 """Frames of a clip for an untrained pair: four latent frames of 14 x 14 fill the 784 slots."""
