@@ -51,6 +51,14 @@ def bomb(side: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1 << 20)))
 
 
+def scan_bomb(scans: int) -> bytes:
+    """A progressive JPEG whose last scan comes again and again: a few bytes each, and the time of the whole picture."""
+    file = io.BytesIO()
+    Image.new("L", (900, 900), 90).save(file, "JPEG", progressive=True)
+    content = file.getvalue()
+    return content[:-2] + content[content.rindex(b"\xff\xda") : -2] * scans + content[-2:]
+
+
 class PictureServer:
     """The answers, and how often and how many at a time each path was asked for."""
 
@@ -80,6 +88,8 @@ class PictureServer:
         number = int(request.query.get("n", 0))
         if name.startswith("good/"):
             return web.Response(body=picture(name.removeprefix("good/"), number), content_type="image/jpeg")
+        if name.startswith("scans/"):
+            return web.Response(body=scan_bomb(int(name.removeprefix("scans/"))))
         if name == "slow":
             await asyncio.sleep(float(request.query["s"]))
             return web.Response(body=picture("rgb.png", number), content_type="image/png")

@@ -1,6 +1,7 @@
 """``theworld data fetch``: every URL gets its outcome, whatever a server does; no row is lost, doubled or damaged."""
 
 import csv
+import errno
 import hashlib
 import importlib.util
 import json
@@ -11,17 +12,21 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import HfApi
 
 from theworld_train.cli import main
 from theworld_train.data.address import is_public
 from theworld_train.data.download import Limits
+from theworld_train.data.failure import one_line
 from theworld_train.data.fetch import fetch
+from theworld_train.data.fetch_folder import Block, FetchFolder
 from theworld_train.errors import UsageError
 
 SERVER = Path(__file__).with_name("picture_server.py")
@@ -47,6 +52,7 @@ BAD = {
     "drawing.svg": "unsupported-format",
     "photo.tif": "unsupported-format",
     "cut.jpg": "unreadable-image",
+    "scans/10000": "unreadable-image",
     "closed": "connection",
     "gzip-bomb": "too-large",
     "redirect?to=ftp://127.0.0.1/a.jpg": "invalid-url",
@@ -54,7 +60,7 @@ BAD = {
     "redirect?to=http://0x7f000002:1/a.jpg": "private-address",
     "redirect?to=http://[::1]:1/a.jpg": "private-address",
 }
-KEPT = {f"good/{name}" for name in served.GOOD} | {"lies.png", "gzip.png", "redirect?to=/good/rgb.jpg"}
+KEPT = {f"good/{name}" for name in served.GOOD} | {"lies.png", "gzip.png", "scans/20", "redirect?to=/good/rgb.jpg"}
 
 
 @pytest.fixture
@@ -289,6 +295,50 @@ def test_a_folder_belongs_to_one_list(server: Any, tmp_path: Path) -> None:
         run(tmp_path / "moved.jsonl", tmp_path)
     with pytest.raises(UsageError, match="There is no file or folder"):
         run(tmp_path / "gone.jsonl", tmp_path / "new")
+
+
+def test_one_process_at_a_time(server: Any, tmp_path: Path) -> None:
+    listed = write_list(tmp_path / "a.jsonl", [server.url("good/rgb.png")])
+    with FetchFolder(tmp_path / "out"), pytest.raises(UsageError, match="Another process fetches into"):
+        run(listed, tmp_path / "out")
+    assert run(listed, tmp_path / "out") == {"ok": 1}
+
+
+def test_a_full_disk_is_no_dead_link(server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = write_list(tmp_path / "a.jsonl", [server.url(f"good/rgb.png?n={n}") for n in range(50)])
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Block, "keep", fail)
+        with pytest.raises(OSError, match="No space left"):
+            run(listed, tmp_path / "out", shard_size=5)
+    assert manifest(tmp_path / "out") == []
+    assert run(listed, tmp_path / "out", shard_size=5) == {"ok": 50}
+
+
+def test_a_data_set_of_the_hub_stays_at_the_revision_that_was_begun(
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    revisions, asked = iter(["first", "second"]), []
+
+    def load(name: str, *, split: str, revision: str, streaming: bool) -> datasets.IterableDataset:
+        asked.append((name, split, revision, streaming))
+        rows = {"url": [server.url(f"good/rgb.png?n={n}") for n in range(3)], "text": ["a", None, "c"]}
+        return datasets.Dataset.from_dict(rows).to_iterable_dataset()
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(HfApi, "dataset_info", lambda self, name: SimpleNamespace(sha=next(revisions)))
+    out = tmp_path / "out"
+    assert run(Path("owner/name"), out) == run(Path("owner/name"), out) == {"ok": 3}
+    assert asked == [("owner/name", "train", "first", True)] * 2
+    with pytest.raises(UsageError, match="was begun with list"):
+        run(Path("owner/other"), out)
+
+
+def test_a_message_is_one_line_that_can_be_stored() -> None:
+    assert one_line("not \udcff utf-8\r\n at all", 14) == "not ? utf-8 at"
 
 
 @pytest.fixture

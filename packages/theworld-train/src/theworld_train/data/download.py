@@ -26,7 +26,7 @@ from PIL import Image
 from yarl import URL
 
 from theworld_train.data.address import is_public
-from theworld_train.data.failure import Failure
+from theworld_train.data.failure import Failure, one_line
 from theworld_train.data.picture import check_picture
 from theworld_train.errors import UsageError
 
@@ -214,8 +214,10 @@ class Downloader:
             raise Failure("timeout", f"not done in {self.limits.timeout:g} s", transient=True) from None
         except (aiohttp.ClientError, ConnectionError, ssl.SSLError) as error:
             raise _network_failure(error) from error
+        except UnicodeError:
+            raise Failure("invalid-url", "the host name cannot be encoded") from None
         except (ValueError, zlib.error) as error:
-            raise Failure("bad-response", _line(error)) from error
+            raise Failure("bad-response", one_line(error)) from error
 
     async def _read(self, response: aiohttp.ClientResponse, body: Any) -> Download:
         status, limit = response.status, self.limits.max_bytes
@@ -230,7 +232,7 @@ class Downloader:
                 raise Failure("too-large", f"more than {limit:,} bytes", status=status)
             digest.update(piece)
             body.write(piece)
-        told = response.headers.get("Content-Type", "")[:100] or None
+        told = one_line(response.headers.get("Content-Type", ""), 100) or None
         return Download(outcome="ok", status=status, size=size, sha256=digest.hexdigest(), content_type=told)
 
     def _socket(self, info: tuple[Any, ...]) -> socket.socket:
@@ -301,8 +303,9 @@ def _http_failure(response: aiohttp.ClientResponse) -> Failure:
     status = response.status
     transient = status in (408, 425, 429) or status >= 500
     wait = _seconds(response.headers.get("Retry-After"))
-    message = " ".join((response.reason or "").split())[:100]
-    return Failure(f"http-{status}", message, status=status, transient=transient, retry_after=wait)
+    return Failure(
+        f"http-{status}", one_line(response.reason or "", 100), status=status, transient=transient, retry_after=wait
+    )
 
 
 def _seconds(retry_after: str | None) -> float | None:
@@ -330,15 +333,15 @@ def _network_failure(error: Exception) -> Failure:
         return Failure("private-address", str(cause))
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         again = isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_AGAIN
-        return Failure("dns", _line(cause), transient=again)
+        return Failure("dns", one_line(cause), transient=again)
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
-        return Failure("tls", _line(cause))
+        return Failure("tls", one_line(cause))
     if isinstance(error, aiohttp.ClientResponseError):
-        return Failure("bad-response", _line(error.message))
+        return Failure("bad-response", one_line(error.message))
     if isinstance(cause, OSError) and cause.errno in (EMFILE, ENFILE):
         reason = "This process may not open more files"
         raise UsageError(f"{reason} ({cause.strerror}). Lower --connections, or raise `ulimit -n`.") from error
-    return Failure("connection", _line(cause) or type(error).__name__, transient=True)
+    return Failure("connection", one_line(cause) or type(error).__name__, transient=True)
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -351,8 +354,6 @@ async def _to_the_end(work: asyncio.Future[Download]) -> Download:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
         await asyncio.wait([work])
+        if not work.cancelled():
+            work.exception()  # what ended the job came first; this is seen, and not told
         raise
-
-
-def _line(error: object) -> str:
-    return " ".join(str(error).split())[:200]

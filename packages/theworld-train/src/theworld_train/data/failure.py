@@ -27,3 +27,8 @@ class Failure(Exception):
         self.status = status
         self.transient = transient
         self.retry_after = retry_after
+
+
+def one_line(text: object, length: int = 200) -> str:
+    """What a stranger's server or a library said, as a manifest can hold it."""
+    return " ".join(str(text).split())[:length].encode(errors="replace").decode()

@@ -1,7 +1,6 @@
 """The job behind ``theworld data fetch``: every URL of a list downloaded once, many at a time, in order on disk."""
 
 import asyncio
-import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -132,15 +131,13 @@ class _Job:
         self._under_way = asyncio.Semaphore(_AHEAD * limits.connections)
 
     async def run(self, shard_size: int) -> None:
-        with contextlib.ExitStack() as exits:
-            writer = exits.enter_context(ThreadPoolExecutor(1, thread_name_prefix="shards"))
+        with ThreadPoolExecutor(1, thread_name_prefix="shards") as writer:
             async with Downloader(self._limits, allow=self._allow) as downloader, asyncio.TaskGroup() as tasks:
                 while True:
                     await self._open_blocks.acquire()
                     block = await _in(writer, self._next_block, shard_size)
                     if block is None:
                         break
-                    exits.callback(block.close)
                     downloads = []
                     for url in block.open:
                         await self._under_way.acquire()
@@ -171,7 +168,6 @@ class _Job:
     async def _finish(self, writer: ThreadPoolExecutor, block: Block, downloads: list[asyncio.Task[None]]) -> None:
         await asyncio.gather(*downloads)
         await _in(writer, self._folder.commit, block)
-        block.close()
         self._open_blocks.release()
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import tempfile
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,7 +78,8 @@ class Block:
         self._places: dict[str | None, tuple[int, int]] = {}
         self._lock = threading.Lock()
         # Bodies arrive in any order and leave in the list's. The file has no name: it dies with the process.
-        self._bodies = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by the commit
+        self._bodies = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        self._end = weakref.finalize(self, self._bodies.close)
 
     def keep(self, url: str | None, body: BinaryIO) -> None:
         """Store the bytes of a picture until the commit; callable from any thread."""
@@ -98,7 +100,8 @@ class Block:
         return hashlib.sha256(f"{self.start + position}\n{self.urls[position]}".encode()).hexdigest()[:32]
 
     def close(self) -> None:
-        self._bodies.close()
+        """Let go of what was kept; so does the end of the block, when a job is broken off."""
+        self._end()
 
 
 class FetchFolder:
@@ -169,6 +172,7 @@ class FetchFolder:
         table = pa.Table.from_pylist(rows, schema=_MANIFEST)
         self._write(_manifest_name(block.index), lambda file: pq.write_table(table, file))
         self.outcomes[block.index] = Counter(row["outcome"] for row in rows)
+        block.close()
 
     def _recover(self) -> None:
         """Read what is committed, and remove what a killed process left behind."""

@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
-from theworld_train.data.failure import Failure
+from theworld_train.data.failure import Failure, one_line
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "WEBP")
 """Pillow's readers that may see the bytes; others run programs (EPS) or are seldom tried on hostile files. JPEG's also
@@ -27,6 +27,8 @@ _OTHERS = {
 }
 """How files of other formats begin."""
 _HEAD = 2048
+_MAX_SCANS = 100
+"""Of a JPEG; progressive ones have about ten. Each costs the time of all pixels, and can be a few bytes long."""
 
 # What Pillow's readers raise on damaged files.
 _DAMAGE = (OSError, ValueError, SyntaxError, RuntimeError, TypeError, LookupError, ArithmeticError, struct.error)
@@ -42,6 +44,8 @@ def check_picture(file: BinaryIO, max_pixels: int) -> str:
         Failure: ``unsupported-format``, ``not-an-image``, ``too-many-pixels`` or ``unreadable-image``.
     """
     head = file.read(_HEAD)
+    if head.startswith(b"\xff\xd8") and (scans := _scans(file)) > _MAX_SCANS:
+        raise Failure("unreadable-image", f"a JPEG of {scans} scans, over {_MAX_SCANS}")
     file.seek(0)
     try:
         with Image.open(file, formats=FORMATS) as picture:
@@ -53,9 +57,19 @@ def check_picture(file: BinaryIO, max_pixels: int) -> str:
     except UnidentifiedImageError:
         raise _no_picture(head) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise Failure("too-many-pixels", _line(error)) from None
+        raise Failure("too-many-pixels", one_line(error)) from None
     except (*_DAMAGE, MemoryError) as error:
-        raise Failure("unreadable-image", _line(error)) from None
+        raise Failure("unreadable-image", one_line(error)) from None
+
+
+def _scans(file: BinaryIO) -> int:
+    """How often a JPEG starts a scan; those of an embedded preview count, too."""
+    file.seek(0)
+    scans, last = 0, b""
+    while chunk := file.read(1 << 20):
+        scans += (last + chunk).count(b"\xff\xda")
+        last = chunk[-1:]
+    return scans
 
 
 def _no_picture(head: bytes) -> Failure:
@@ -66,7 +80,3 @@ def _no_picture(head: bytes) -> Failure:
     if known is not None:
         return Failure("unsupported-format", known)
     return Failure("not-an-image", f"the file begins with {head[:16]!r}" if head else "the file is empty")
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
