@@ -17,6 +17,7 @@ from theworld_train.errors import UsageError
 from theworld_train.media import Medium, media_of_chat
 from theworld_train.recipe import DataSettings
 
+
 @dataclass(kw_only=True, slots=True)
 class Made:
     """What became of some rows; there are no ``inputs`` where all were skipped."""
@@ -55,7 +56,9 @@ class BatchMaker:
         if self._cached and encoder_key is None:
             raise UsageError(f"features of {data.cache} are asked for, of an encoder without a key. Give encoder_key.")
         if self._cached and not Path(data.cache or "").is_dir():
-            raise UsageError(f"{data.cache} is no folder. Fill it with `theworld cache build`, or leave data.cache out.")
+            raise UsageError(
+                f"{data.cache} is no folder. Fill it with `theworld cache build`, or leave data.cache out."
+            )
 
     def __call__(self, draws: Sequence[Draw]) -> Made:
         """The rows as one batch, padded on the right; those that cannot be used are left out, and named.

@@ -26,7 +26,8 @@ class ArrowRows(Sequence[dict[str, Any]]):
         return len(self._table)
 
     def __getitem__(self, index: Any) -> Any:
-        return self._table[int(index)].to_pylist()[0]
+        row: Any = self._table[int(index)]  # an Arrow table of one row
+        return row.to_pylist()[0]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +60,9 @@ class Table:
         return fields
 
 
-def open_table(path: str, *, split: str = "train", of_split: Sequence[str] | None = None, stream: bool = False) -> Table:
+def open_table(
+    path: str, *, split: str = "train", of_split: Sequence[str] | None = None, stream: bool = False
+) -> Table:
     """A JSONL, parquet or Arrow file, a folder of them, or a data set of the hub.
 
     Args:
@@ -83,6 +86,16 @@ def open_table(path: str, *, split: str = "train", of_split: Sequence[str] | Non
     rows = _loaded(builder, data_files=[str(file) for file in files], split="train", streaming=stream)
     folder = place if place.is_dir() else place.parent
     return Table(name=path, rows=rows, lines=builder == "text", folder=folder)
+
+
+def stream_rows(table: datasets.IterableDataset) -> Iterator[dict[str, Any]]:
+    """The rows of a stream in ``datasets``' ``arrow`` format.
+
+    Not ``iter(table)``: in a process of a DataLoader that would share out the files once more.
+    """
+    for batch in table.iter(batch_size=1):
+        rows: Any = batch  # an Arrow table of one row
+        yield from rows.to_pylist()
 
 
 def open_array(file: Path, features: datasets.Features) -> Table:
