@@ -23,8 +23,8 @@ class Batches(IterableDataset[dict[str, Any]]):
     """One rank's batches, pass after pass over the data, each in another order; no global random state is touched.
 
     The data are dealt out to ``ranks`` times ``workers`` workers, which make a rank's batches in turn: after ``n``
-    batches it is the turn of worker ``n % workers``, in whatever process. So a new run goes on with any batch, as long as
-    it knows where every worker was; each batch says where its own is, and ``merge`` keeps the newest of each.
+    batches it is the turn of worker ``n % workers``, in whatever process. So a new run goes on with any batch, once it
+    knows where every worker was; each batch says where its own is, and ``merge`` keeps the newest of each.
 
     A batch is a dict: ``inputs`` (as ``Collator`` gives them), ``keys`` of its examples, ``skipped`` (``key`` and
     ``reason`` of what was left out since the worker's last batch), ``cache_misses`` (items that are not in
