@@ -93,7 +93,7 @@ BUDGET, GROUPED_BUDGET = {"tokens": 150}, {"tokens": 150, "group_by_length": Tru
 
 @pytest.mark.parametrize("batch", [SIZED, GROUPED, BUDGET, GROUPED_BUDGET])
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(("rank", "ranks"), [(0, 1), (1, 2)])
+@pytest.mark.parametrize(("rank", "ranks"), [(0, 1), (1, 2), (2, 3)])
 def test_a_run_goes_on_exactly(chats: Path, processor, batch, stream: bool, rank: int, ranks: int) -> None:
     data, sizes = settings(chats, stream=stream, holdout=0.2), BatchSettings(**batch)
     options: dict[str, Any] = {"seed": 3, "rank": rank, "ranks": ranks}

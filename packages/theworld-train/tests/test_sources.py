@@ -251,7 +251,13 @@ def test_chats_of_every_layout(tmp_path: Path, pair) -> None:
     table = {"messages": [json.dumps(row({"type": "image"})["messages"])], "images": [[packed]]}
     features = datasets.Features({"messages": datasets.Value("string"), "images": [datasets.Image()]})
     datasets.Dataset.from_dict(table, features=features).to_parquet(tmp_path / "chat.parquet")
+    mixed = datasets.Dataset.from_list([rows[1], rows[4]], on_mixed_types="use_json")
+    mixed.to_parquet(tmp_path / "mixed.parquet")
+    assert "Json" in str(mixed.features)
     read = examples(opened(kind="chat", path=str(tmp_path / "chat.jsonl")))
+    assert [one.key for one in examples(opened(kind="chat", path=str(tmp_path / "mixed.parquet")))] == [
+        one.key for one in (read[1], read[4])
+    ]
     read += examples(opened(kind="chat", path=str(tmp_path / "chat.parquet")))
     alone = [Collator(pair[1])([example]) for example in read]
     for same in (1, 2, 6):
@@ -326,7 +332,12 @@ def test_features_come_from_the_cache_bit_by_bit(tmp_path: Path, pair, workers: 
     assert miss["cache_misses"] == 1
     assert "world_features" not in miss["inputs"]
     assert len(miss["inputs"]["pixel_values_world"]) == 2
-    off = next(load(Batches(data, BatchSettings(size=2), processor, seed=0, world="off")))["inputs"]
+    (tmp_path / "1.png").unlink()  # a row that is skipped is no miss
+    skipping = data.model_copy(update={"on_broken": "skip"})
+    skipped = next(load(Batches(skipping, BatchSettings(size=2), processor, **options)))
+    assert (len(skipped["skipped"]), skipped["cache_misses"]) == (1, 0)
+    assert torch.equal(skipped["inputs"]["world_features"][0], wanted[0])
+    off = next(load(Batches(skipping, BatchSettings(size=2), processor, seed=0, world="off")))["inputs"]
     assert not off.keys() & {"world_features", "pixel_values_world"}
 
 
