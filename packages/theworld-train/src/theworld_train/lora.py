@@ -27,16 +27,14 @@ def attach_lora(model: Any, part: PartName, settings: LoraSettings) -> None:
     try:
         from peft import LoraConfig
     except ImportError as error:
-        raise UsageError(
-            f'parts.{part}.lora needs peft. Install it: pip install "theworld-fusion[lora]"'
-        ) from error
+        raise UsageError(f'parts.{part}.lora needs peft. Install it: pip install "theworld-fusion[lora]"') from error
     there: dict[str, Any] = getattr(model, "peft_config", {})
     if part in there:
         known = there[part]
         if (known.r, known.lora_alpha, known.lora_dropout) != (settings.rank, settings.alpha, settings.dropout):
             raise UsageError(
                 f"{part} has LoRA layers of rank {known.r}, alpha {known.lora_alpha} and dropout {known.lora_dropout}; "
-                f"parts.{part}.lora asks for {settings.rank}, {settings.alpha} and {settings.dropout}. Ask for the same."
+                f"parts.{part}.lora asks for {settings.rank}, {settings.alpha} and {settings.dropout}. Ask for those."
             )
         return
     config = LoraConfig(
