@@ -72,6 +72,22 @@ def test_later_overrides_win_and_the_whole_recipe_is_checked_after_the_last() ->
     assert (recipe.batch.tokens, recipe.batch.size, recipe.seed) == (64, None, 2)
 
 
+def test_stages_that_share_their_data_by_an_alias_are_changed_one_at_a_time() -> None:
+    recipe = load_recipe("spatial-sft", ["stages.1.data.workers=3", "stages.1.data.sources.0.limit=5"])
+    assert [stage.data.workers for stage in recipe.stages] == [8, 3, 8]
+    assert [stage.data.sources[0].limit for stage in recipe.stages] == [None, 5, None]
+
+
+def test_merge_keys_are_read() -> None:
+    text = "a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\nc: {<<: *a}"
+    assert load_yaml(text) == {"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 3}, "c": {"x": 1, "y": 2}}
+
+
+def test_a_revision_of_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"model\.vlm_revision is 'main', but .* is a folder here"):
+        load_recipe("smoke", [f"model.vlm={tmp_path}", "model.vlm_revision=main"])
+
+
 @pytest.mark.parametrize("value", ["2e-5", "on", "1:30", "010", "null", "~", "", "true", "3", " x", "a: b", "<<", "é"])
 def test_texts_stay_texts(value: str) -> None:
     assert load_yaml(dump_yaml({"value": value, "list": (value,)})) == {"value": value, "list": [value]}
@@ -106,6 +122,8 @@ WRONG = {
     "stages=[]": "stages is []. Give at least one.",
     "stages.0.data.sources=3": "stages.0.data.sources is 3. It should be a valid list.",
     "optim=3": "optim is 3. It should be a valid mapping.",
+    "eval=false": "eval is false. It should be a valid mapping.",
+    "stages.0.data.sources.0=3": "stages.0.data.sources.0 is 3. It should be a valid mapping.",
     "stages.1.steps=3": "--set stages.1.steps=3: stages is a list of 1, and 1 is none of its places. Use 0 to 0.",
     "stages.-1.steps=3": "--set stages.-1.steps=3: stages is a list of 1, and -1 is none of its places. Use 0 to 0.",
     "optim.lr.x=3": "--set optim.lr.x=3: optim.lr is 0.001, which has nothing in it. Set optim.lr itself.",
@@ -206,6 +224,8 @@ def test_what_is_no_recipe(tmp_path: Path) -> None:
     refuse("broken.yaml", "is no YAML: line 2, column 2: expected", b"name: [a\nb: c")
     refuse("list.yaml", "holds no fields. Start from a shipped one", b"- a")
     refuse("empty.yaml", "holds no fields", b"")
+    refuse("inside.yaml", "is no YAML: an alias stands inside of what it stands for.", b"a: &a [*a]")
+    refuse("number.yaml", "is no YAML: the key 1 is no text.", b"1: 2")
     refuse("bytes.yaml", "is no text in UTF-8", b"\xff\xfe")
     refuse("code.yaml", "could not determine a constructor", b"name: !!python/object/apply:os.getcwd []")
 

@@ -221,7 +221,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return description, tensors
 
 
-def _attach_lora(model: nn.Module, lora: dict[str, dict[str, Any]], folder: Path) -> None:
+def _attach_lora(model: Any, lora: dict[str, dict[str, Any]], folder: Path) -> None:
     """Make those that are not there; those that are have to be the same. All are active afterwards."""
     there: dict[str, Any] = getattr(model, "peft_config", {})
     for name in there.keys() & lora.keys():
