@@ -221,7 +221,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return description, tensors
 
 
-def _attach_lora(model: nn.Module, lora: dict[str, dict[str, Any]], folder: Path) -> None:
+def _attach_lora(model: Any, lora: dict[str, dict[str, Any]], folder: Path) -> None:
     """Make those that are not there; those that are have to be the same. All are active afterwards."""
     there: dict[str, Any] = getattr(model, "peft_config", {})
     for name in there.keys() & lora.keys():
@@ -229,7 +229,7 @@ def _attach_lora(model: nn.Module, lora: dict[str, dict[str, Any]], folder: Path
         if differing := [f"{key} {lora[name].get(key)!r}" for key in _LORA_KEYS if has.get(key) != lora[name].get(key)]:
             raise CheckpointError(
                 f"{folder} has LoRA layers {name!r} with {', '.join(differing)}, the model has them with "
-                f"{', '.join(f'{key} {has.get(key)!r}' for key in _LORA_KEYS)}. Use the settings they were trained with."
+                f"{', '.join(f'{key} {has.get(key)!r}' for key in _LORA_KEYS)}. Use the trained ones."
             )
     missing = {name: config for name, config in lora.items() if name not in there}
     if not missing:

@@ -83,7 +83,7 @@ class ChatSource(Source):
 
 
 class DataCompSource(Source):
-    """Web pictures with captions (``mlfoundations/datacomp_small``), or shards that ``theworld data fetch`` wrote."""
+    """Web pictures with captions: ``mlfoundations/datacomp_small``, or shards that ``theworld data fetch`` wrote."""
 
     kind: Literal["datacomp"]
     path: str
