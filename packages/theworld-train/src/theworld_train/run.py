@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -28,7 +28,7 @@ from theworld_train.pair import make_pair
 from theworld_train.recipe import EvalSettings, Recipe, StageSettings
 from theworld_train.run_folder import PARTS, RECIPE, prepare
 from theworld_train.signals import stop_requests
-from theworld_train.trainable import PartRow, apply_parts, parameter_groups, table
+from theworld_train.trainable import PartRow, apply_parts, parameter_groups, table, trainable_names
 from theworld_train.trainer import Trainer, read_progress
 
 SAMPLES, SKIPPED, LOSS = "samples.jsonl", "skipped-{}.jsonl", "loss.png"
@@ -87,8 +87,8 @@ class _Built:
 
     model: TheWorldForConditionalGeneration
     processor: TheWorldProcessor
-    rows: list[PartRow] = field(default_factory=list)
-    trained: set[str] = field(default_factory=set)
+    rows: list[PartRow]
+    trained: set[str]
     """Names of parameters that this stage trains or an earlier one did."""
 
 
@@ -121,18 +121,17 @@ class _Run:
                 self._train(self._build(index), index, first)
 
     def _build(self, index: int) -> _Built:
+        """The pair, with what was trained so far, and the stage's parts ready to be trained."""
         model, processor = make_pair(self.recipe, self.out)
-        built = _Built(model=model, processor=processor)
-        for number, stage in enumerate(self.recipe.stages[: index + 1]):
-            set_seed(self.recipe.seed + number)  # of new LoRA layers
-            built.rows = apply_parts(model, stage.parts, self.recipe.optim.lr)
-            built.trained |= {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-        last = newest(self.out)
-        if source := last[1] if last else self.recipe.model.init_from:
-            fill_adapter(model, source)
+        last, stage = newest(self.out), self.recipe.stages[index]
+        source = last[1] if last else self.recipe.model.init_from
+        trained = fill_adapter(model, source) if source else set[str]()
+        set_seed(self.recipe.seed + index)  # of new LoRA layers
+        rows = apply_parts(model, stage.parts, self.recipe.optim.lr)
+        built = _Built(model=model, processor=processor, rows=rows, trained=trained | trainable_names(model))
         if self.process.is_main_process:
-            self.say(f"stage {self.recipe.stages[index].name}\n{table(built.rows)}")
-            (self.out / PARTS).write_text(json.dumps([asdict(row) for row in built.rows], indent=2), encoding="utf-8")
+            self.say(f"stage {stage.name}\n{table(rows)}")
+            (self.out / PARTS).write_text(json.dumps([asdict(row) for row in rows], indent=2), encoding="utf-8")
         return built
 
     def _train(self, built: _Built, index: int, first: int) -> None:
