@@ -4,7 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,7 +33,12 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the run was asked to do, by the name under which it is imported."""
     calls: list[Any] = []
     stub: Any = ModuleType("theworld_train.run")
-    stub.run_recipe = lambda recipe, out, *, resume: calls.append((recipe, out, resume))
+
+    def run_recipe(recipe: Any, out: Path, *, resume: bool) -> Any:
+        calls.append((recipe, out, resume))
+        return SimpleNamespace(step=2, steps=2, checkpoint=out / "checkpoint-2")
+
+    stub.run_recipe = run_recipe
     monkeypatch.setitem(sys.modules, "theworld_train.run", stub)
     return calls
 

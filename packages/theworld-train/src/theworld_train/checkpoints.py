@@ -40,7 +40,7 @@ def newest(run: Path) -> tuple[int, Path] | None:
 
 @contextmanager
 def writing(run: Path, *, clear: bool = True) -> Iterator[Path]:
-    """An empty folder to write a checkpoint's folder into; ``commit`` makes it one. One process of several clears it.
+    """A folder to write a checkpoint into, not made yet; ``commit`` makes it one. One process of several clears it.
 
     Raises:
         UsageError: the files cannot be written; the checkpoints that there are stay as they are.
@@ -50,8 +50,6 @@ def writing(run: Path, *, clear: bool = True) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
     try:
         yield folder
-        if clear:
-            shutil.rmtree(folder, ignore_errors=True)
     except (OSError, SafetensorError, RuntimeError) as error:  # torch.save raises the last on a full disk
         shutil.rmtree(folder, ignore_errors=True)
         last = newest(run)

@@ -55,7 +55,15 @@ def train(
         return
     from theworld_train.run import run_recipe
 
-    run_recipe(loaded, out or Path("runs") / loaded.name, resume=resume)
+    out = out or Path("runs") / loaded.name
+    outcome = run_recipe(loaded, out, resume=resume)
+    if outcome.step < outcome.steps:
+        print(f"stopped after step {outcome.step} of {outcome.steps}, as asked. Go on: the same command with --resume")
+    else:
+        print(
+            f"trained: {outcome.checkpoint}    figures: {out / 'loss.png'}, tensorboard --logdir {out / 'tensorboard'}"
+        )
+        print(f'ask it: theworld answer --model {outcome.checkpoint} --image photo.jpg "What is it?"')
 
 
 def _list(recipes: dict[str, str]) -> None:

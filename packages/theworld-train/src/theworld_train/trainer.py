@@ -91,8 +91,9 @@ class Trainer(transformers.Trainer):
         return self.optimizer  # pyright: ignore[reportReturnType]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        if self.save is not None and output_dir is not None:
-            self.save(Path(output_dir))
+        """Only a folder for the rest: weights are saved where they stay, beside the bases that they may refer to."""
+        if output_dir is not None:
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._folder or self.args.output_dir)
@@ -100,16 +101,23 @@ class Trainer(transformers.Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         if self.run is None:
             return
-        with writing(self.run, clear=self.args.should_save) as self._folder:
+        main = self.args.should_save
+        with writing(self.run, clear=main) as self._folder:
             self.accelerator.wait_for_everyone()
             super()._save_checkpoint(model, trial)
-            written = self._folder / f"checkpoint-{self.state.global_step}"
             unlogged = [self._tr_loss.item(), self._globalstep_last_logged]
             progress = json.dumps({**asdict(self.consumed), "unlogged": unlogged})
-            (written / _PROGRESS.format(self.args.process_index)).write_text(progress, encoding="utf-8")
+            own = self._folder / f"checkpoint-{self.state.global_step}"  # the Trainer's, which all processes write to
+            (own / _PROGRESS.format(self.args.process_index)).write_text(progress, encoding="utf-8")
             self.accelerator.wait_for_everyone()
-            if self.args.should_save:
-                commit(written, self.run, self.step, self.keep)
+            if main:
+                for path in own.iterdir():
+                    path.rename(self._folder / path.name)
+                own.rmdir()
+            if self.save is not None:
+                self.save(self._folder)
+            if main:
+                commit(self._folder, self.run, self.step, self.keep)
             self.accelerator.wait_for_everyone()
         self._folder = None
 
