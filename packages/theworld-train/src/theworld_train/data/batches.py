@@ -112,7 +112,7 @@ class Batches(IterableDataset[dict[str, Any]]):
                     "position": position,
                 }
                 skipped, passes, number = [], lane.passes, number + self._lanes
-            elif lane.passes > passes + 1:
+            elif lane.finished_passes > passes + 1:
                 why = f"the last one skipped: {skipped[-1]['reason']}" if skipped else "all rows are held out."
                 raise UsageError(f"two passes over the data gave no batch; {why}")
 

@@ -53,6 +53,8 @@ class Lane:
         starts = [None] * len(sources) if state is None else state["sources"]
         self._draws: list[Draw] = []
         self._start: list[State] = []
+        self.finished_passes = 0
+        """As ``passes``, without that block: small data sets come many times in one."""
         self._cursors: list[Cursor] = [
             cursor(source, number, share, start)
             for number, (source, start) in enumerate(zip(sources, starts, strict=True))
@@ -60,7 +62,7 @@ class Lane:
 
     @property
     def passes(self) -> int:
-        """How often the source that comes round most slowly was gone through."""
+        """How often the slowest source was gone through, the whole block of the last plan included."""
         return min(cursor.passes for cursor in self._cursors)
 
     def plans(self) -> Iterator[Plan]:
@@ -119,7 +121,7 @@ class Lane:
 
     def _read_block(self) -> None:
         """Draw the block's rows from the sources in the proportion of their weights, and shuffle them."""
-        self._start = [cursor.state() for cursor in self._cursors]
+        self._start, self.finished_passes = [cursor.state() for cursor in self._cursors], self.passes
         size = self._data.shuffle
         chosen = self._generator(_MIXTURE).choice(len(self._cursors), size, p=self._weights)
         draws = [self._cursors[number].draw() for number in chosen]
