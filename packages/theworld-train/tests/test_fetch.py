@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,12 +22,14 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import HfApi
 
+from theworld_encoders import MediaError
 from theworld_train.cli import main
 from theworld_train.data.address import is_public
-from theworld_train.data.download import Limits
+from theworld_train.data.download import Downloader, Limits
 from theworld_train.data.failure import one_line
 from theworld_train.data.fetch import fetch
 from theworld_train.data.fetch_folder import Block, FetchFolder
+from theworld_train.data.lazy import fetch_picture
 from theworld_train.errors import UsageError
 
 SERVER = Path(__file__).with_name("picture_server.py")
@@ -436,3 +439,14 @@ def test_the_command_ends_with_a_table(
     assert not stop.value.code
     lines = [line.split() for line in capfd.readouterr().out.splitlines()]
     assert [["outcome", "rows", "share"], ["ok", "1", "33.3%"], ["http-404", "2", "66.7%"]] == lines[-3:]
+
+
+def test_one_picture_of_training_data_is_held_to_the_same_limits(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = server.url("good/rgb.jpg")
+    with pytest.raises(MediaError, match=r"cannot be had \(private-address"):
+        fetch_picture(address)
+    everywhere = partial(Downloader, allow=lambda _: True)
+    monkeypatch.setattr("theworld_train.data.download.Downloader", everywhere)
+    assert fetch_picture(address).mode == "RGB"
+    with pytest.raises(MediaError, match=r"cannot be had \(not-an-image"):
+        fetch_picture(server.url("page.jpg"))

@@ -25,6 +25,7 @@ import tenacity
 from PIL import Image
 from yarl import URL
 
+from theworld_encoders import MediaError
 from theworld_train.data.address import is_public
 from theworld_train.data.failure import Failure, one_line
 from theworld_train.data.picture import check_picture
@@ -357,3 +358,21 @@ async def _to_the_end(work: asyncio.Future[Download]) -> Download:
         if not work.cancelled():
             work.exception()  # what ended the job came first; this is seen, and not told
         raise
+
+
+def download(url: str, limits: Limits | None = None) -> bytes:
+    """The bytes of one picture, for who needs it now; a list is what ``theworld data fetch`` is for.
+
+    Raises:
+        MediaError: it is not to be had within the limits, or it is no picture.
+    """
+
+    async def fetch() -> bytes:
+        body = bytearray()
+        async with Downloader(limits or Limits()) as downloader:
+            result = await downloader.fetch(url, lambda file: body.extend(file.read()))
+        if result.outcome != "ok":
+            raise MediaError(f"The picture {url} cannot be had ({result.outcome}: {result.message}). Leave it out.")
+        return bytes(body)
+
+    return asyncio.run(fetch())

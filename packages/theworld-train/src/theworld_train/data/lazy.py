@@ -30,12 +30,16 @@ def packed_picture(picture: Any, name: str) -> Any:
 
 
 def fetch_picture(url: str) -> Image.Image:
-    """The picture at an address. All that training data fetch goes through here.
+    """The picture at an address, within the limits of ``theworld data fetch``, from public addresses only.
 
     Raises:
         MediaError: it cannot be fetched or decoded.
     """
-    return load_picture(url)
+    if url.startswith("data:"):  # it holds the picture itself
+        return load_picture(url)
+    from theworld_train.data.download import download  # its libraries take time, and few need them
+
+    return decode_image(download(url), url)
 
 
 def load_chat(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
