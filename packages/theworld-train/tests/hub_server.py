@@ -1,8 +1,9 @@
 """A stand-in for the Hugging Face hub: as much of its HTTP as pushing and loading use, on a loopback port.
 
 A process of its own, because the client reads its endpoint when it is imported. Usage: ``python hub_server.py FOLDER``;
-it prints its port, and ends when its standard input does. ``FOLDER/requests`` gets every request's line and body; ``FOLDER/state.json`` tells
-the repositories, ``FOLDER/blobs`` holds what is in them. Tokens: ``hf_writer`` may write, ``hf_reader`` may read, all others are unknown.
+it prints its port, and ends when its standard input does. ``FOLDER/requests`` gets every request's line and body,
+``FOLDER/state.json`` tells the repositories, ``FOLDER/blobs`` holds what is in them. Tokens: ``hf_writer`` may write,
+``hf_reader`` may read, all others are unknown.
 """
 
 import base64
@@ -104,7 +105,7 @@ class Hub(BaseHTTPRequestHandler):
             raise Refused(404, "RevisionNotFound", "Invalid rev id")
         return oid, repo["commits"][oid]["files"]
 
-    def content(self):  # noqa: ANN201, PLR0911
+    def content(self):
         url, post = self.url, self.command == "POST"
         if post and url == "/api/repos/create":
             self.may("write")
@@ -186,6 +187,7 @@ class Hub(BaseHTTPRequestHandler):
 
 (FOLDER / "blobs").mkdir()
 server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-print(server.server_port, flush=True)
+sys.stdout.write(f"{server.server_port}\n")
+sys.stdout.flush()
 threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()  # ends with its parent
 server.serve_forever()

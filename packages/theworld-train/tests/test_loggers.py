@@ -99,7 +99,7 @@ def test_no_secret_of_the_environment_is_in_any_file(run: Path) -> None:
 def test_a_recipe_has_no_field_for_a_secret() -> None:
     words = {word for leaf in leaves() for word in leaf.replace(".", "_").split("_")}
     assert not words & {"token", "key", "secret", "password", "credential", "credentials", "login"}
-    with pytest.raises(UsageError, match="log.wandb_api_key is no field"):
+    with pytest.raises(UsageError, match=r"log\.wandb_api_key is no field"):
         load_recipe("smoke", ["log.wandb_api_key=x"])
 
 
@@ -109,7 +109,7 @@ def test_a_service_that_is_not_installed_is_one_line(
 ) -> None:
     monkeypatch.setitem(sys.modules, service, None)
     recipe = load_recipe("smoke", [f"log.{service}=demo"])
-    with pytest.raises(UsageError, match=rf"log\.{service} is demo.* not installed\. Install it \(pip install {service}\)"):
+    with pytest.raises(UsageError, match=rf"log\.{service} is demo.* not installed\. .*\(pip install {service}\)"):
         open_loggers(recipe, tmp_path, 0)
 
 

@@ -1,4 +1,4 @@
-"""``theworld push``, against a stand-in for the hub: what arrives, what it loads as elsewhere, and what never leaves."""
+"""``theworld push`` against a stand-in for the hub: what arrives, what it is elsewhere, and what never leaves."""
 
 import json
 import os
@@ -96,7 +96,9 @@ class Hub:
         """Exit code, output and errors of each command; the first word of a command is its token."""
         ours = ["-W", "error", "-W", "ignore:Use 'content=<...>' to upload:DeprecationWarning"]  # huggingface_hub's own
         run = [sys.executable, *ours, "-c", MANY, json.dumps(commands)]
-        done = subprocess.run(run, env=self.environment(cache), capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(
+            run, env=self.environment(cache), capture_output=True, text=True, timeout=300, check=False
+        )
         assert done.returncode == 0, done.stderr
         return [tuple(one) for one in json.loads(done.stdout)]
 
@@ -251,7 +253,7 @@ def test_what_the_hub_refuses_is_one_line(
         "the hub does not know the token (401). Log in anew: hf auth login, or set HF_TOKEN.",
         "the token may not write to me/new (403). Use one with write access to it.",
         "the token may not write to me/adapter (403). Use one with write access to it.",
-        "me/adapter is there already, and public. Make it private on the hub, or leave out --private.",
+        "me/adapter is there already, and public. Make it private on the hub, or leave --private out.",
         "me/adapter holds an adapter, and this is a whole model: ",
         "me/whole holds a whole model, and this is an adapter: ",
         "--repo is me, which has no owner. Give it as owner/name.",
@@ -323,7 +325,9 @@ def test_the_card_says_what_the_files_say(run: Path, tmp_path: Path) -> None:
         world=None,
         revision="0123456789abcdef0123456789abcdef01234567",
     )
-    (copy / "log.jsonl").write_text('{"step": 1, "eval_loss": 0.5}\n{"step": 2, "loss": 0.25}\n{"step": 9, "loss": 9}\n')
+    (copy / "log.jsonl").write_text(
+        '{"step": 1, "eval_loss": 0.5}\n{"step": 2, "loss": 0.25}\n{"step": 9, "loss": 9}\n'
+    )
     (copy / "vsr.json").write_text('{"accuracy": {"on": 0.625}, "file": "/data/coco", "done": true}')
     sample = {"step": 2, "question": "Which | way?", "wanted": "<b>left</b>", "answer": "up\nand /data/x"}
     (copy / "samples.jsonl").write_text(json.dumps(sample) + "\n")

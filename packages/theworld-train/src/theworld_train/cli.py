@@ -36,9 +36,7 @@ def answer(
     question: Annotated[str, typer.Argument(help="What to ask, in quotes.", show_default=False)],
     image: Annotated[list[Path] | None, typer.Option(help="A picture to ask about; may be repeated.")] = None,
     video: Annotated[list[Path] | None, typer.Option(help="A clip to ask about; may be repeated.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="A trained checkpoint or adapter: folder or hub id.")
-    ] = None,
+    model: Annotated[str | None, typer.Option(help="A trained checkpoint or adapter: folder or hub id.")] = None,
     vlm: Annotated[
         str | None, typer.Option(help="Instead of --model: a Gemma 3 VLM, e.g. google/gemma-3-4b-it.")
     ] = None,

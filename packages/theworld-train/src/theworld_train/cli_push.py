@@ -13,7 +13,9 @@ def push(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN", help="Folder of a run, whose newest checkpoint is taken, or of one checkpoint.", show_default=False
+            metavar="RUN",
+            help="Folder of a run, whose newest checkpoint is taken, or of one checkpoint.",
+            show_default=False,
         ),
     ],
     repo: Annotated[str, typer.Option(help="Repository, as owner/name; it is made if need be.", show_default=False)],

@@ -79,7 +79,7 @@ def adapter_files(checkpoint: Checkpoint, bases: list[Base]) -> Files:
         elif base.hub_id is None:
             raise UsageError(
                 f"the adapter goes onto {base.source}, a {base.role} that nobody else has. "
-                f"If the hub has the same one, name it (--base-{base.role} owner/name); else push the whole model (--full)."
+                f"Name the same one on the hub (--base-{base.role} owner/name), or push the whole model (--full)."
             )
         elif base.hub_id != base.source:
             revision = "revision" if base.role == "vlm" else "world_revision"
@@ -102,8 +102,13 @@ def write_whole(checkpoint: Checkpoint, folder: Path) -> None:
     from theworld_fusion import load_adapter
     from theworld_train.lora import merge_lora
 
-    toy = {} if checkpoint.toy is None else {role: checkpoint.toy / role for role in ("vlm", "world")}
-    model, processor = load_adapter(checkpoint.folder, **toy, dtype=getattr(torch, checkpoint.recipe.model.dtype))
+    toy = checkpoint.toy  # where the run lies now
+    model, processor = load_adapter(
+        checkpoint.folder,
+        vlm=toy and toy / "vlm",
+        world=toy and toy / "world",
+        dtype=getattr(torch, checkpoint.recipe.model.dtype),
+    )
     merge_lora(model)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -142,7 +147,7 @@ def secrets_of(checkpoint: Checkpoint, bases: list[Base], token: str | None) -> 
     """What ``check_private`` looks for: folders of the run, of local bases and of the user, and the token."""
     local = [base.source for base in bases if base.hub_id != base.source]
     paths = [str(checkpoint.run), *local, *(os.path.abspath(source) for source in local), f"{Path.home()}{os.sep}"]
-    return {path: "a path of this machine" for path in paths} | ({token: "the token"} if token else {})
+    return dict.fromkeys(paths, "a path of this machine") | ({token: "the token"} if token else {})
 
 
 def upload(
@@ -165,7 +170,9 @@ def upload(
     with _one_line(repo, token):
         api.create_repo(repo, private=private or None, exist_ok=True)
         if private and not api.model_info(repo).private:
-            raise UsageError(f"{repo} is there already, and public. Make it private on the hub, or leave out --private.")
+            raise UsageError(
+                f"{repo} is there already, and public. Make it private on the hub, or leave --private out."
+            )
         if revision is not None:
             api.create_branch(repo, branch=revision, exist_ok=True)
         there = {one.rfilename for one in api.model_info(repo, revision=revision).siblings or ()}
