@@ -18,6 +18,8 @@ from theworld_fusion import (
     TheWorldProcessor,
     assemble,
     fill_adapter,
+    is_adapter,
+    is_hub_id,
     load_adapter,
     load_model,
     save_adapter,
@@ -336,3 +338,56 @@ def test_a_run_folder_may_be_moved_with_the_bases_inside(
     shutil.move(tmp_path / "elsewhere" / "tiny", tmp_path / "tiny")
     with pytest.raises(CheckpointError, match="run/tiny/vlm is no checkpoint here"):
         load_adapter(tmp_path / "elsewhere" / "checkpoint-2")
+
+
+@pytest.mark.parametrize(
+    ("source", "is_one"),
+    [
+        ("google/gemma-3-4b-it", True),
+        ("gemma", False),
+        ("./me/adapter", False),
+        ("/me/adapter", False),
+        ("runs/one/checkpoint-2", False),
+        ("me/adapter/", False),
+        ("../adapter", False),
+        ("here/adapter", False),
+    ],
+)
+def test_a_path_is_no_name_on_the_hub(
+    source: str, is_one: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here/adapter").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert is_hub_id(source) == is_one
+
+
+def test_an_adapter_of_the_hub_is_read_from_the_cache_at_one_commit(
+    adapter: Path, folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bases lie in its folder, and one of the same path that happens to be here is not taken for them."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert not is_adapter("me/adapter")
+    with pytest.raises(CheckpointError, match=r"me/adapter is no folder here, and the hub gave no adapter .*[^\n]*$"):
+        load_adapter("me/adapter")
+    commit, repository = "0123456789abcdef0123456789abcdef01234567", tmp_path / "cache/models--me--adapter"
+    snapshot = repository / "snapshots" / commit
+    shutil.copytree(adapter, snapshot)
+    for name, folder in zip(("vlm", "world"), folders, strict=True):
+        shutil.copytree(folder, snapshot / "bases" / name)
+    description = json.loads((adapter / DESCRIPTION).read_text())
+    description["assembly"] |= {name: f"./bases/{name}" for name in ("vlm", "world")}
+    description["beside"] = {name: f"bases/{name}" for name in ("vlm", "world")}
+    (snapshot / DESCRIPTION).write_text(json.dumps(description))
+    (repository / "refs").mkdir()
+    (repository / "refs/main").write_text(commit)
+    make_tiny_checkpoint(tmp_path / "bases", seed=1)
+    monkeypatch.chdir(tmp_path)
+    assert is_adapter("me/adapter")
+    wanted = logits(*load_adapter(adapter))
+    for revision in (None, "main", commit):
+        assert torch.equal(logits(*load_adapter("me/adapter", revision=revision)), wanted)
+    with pytest.raises(CheckpointError, match="the hub gave no adapter"):
+        load_adapter("me/adapter", revision="other")
+    with pytest.raises(CheckpointError, match="is a folder here, which has no revision main"):
+        load_adapter(adapter, revision="main")

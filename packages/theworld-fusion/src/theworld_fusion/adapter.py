@@ -22,11 +22,10 @@ from torch import Tensor, nn
 
 from theworld_fusion.assemble import NEW_MODULES, Assembly, assemble
 from theworld_fusion.errors import CheckpointError
+from theworld_fusion.hub import DESCRIPTION, WEIGHTS, adapter_folder
 from theworld_fusion.modeling_theworld import TheWorldForConditionalGeneration
 from theworld_fusion.processing_theworld import TheWorldProcessor
 
-WEIGHTS = "theworld_adapter.safetensors"
-DESCRIPTION = "theworld_adapter.json"
 _FORMAT = 1
 _LORA_KEYS = ("r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
 """What changes the result of LoRA layers and cannot be seen by the names and shapes of their weights."""
@@ -82,8 +81,9 @@ def save_adapter(model: nn.Module, folder: str | Path, trained: Collection[str] 
 
 
 def load_adapter(
-    folder: str | Path,
+    source: str | Path,
     *,
+    revision: str | None = None,
     vlm: str | Path | None = None,
     world: str | Path | None = None,
     dtype: torch.dtype | str | None = None,
@@ -94,14 +94,16 @@ def load_adapter(
     What was trained requires gradients; everything else is frozen.
 
     Args:
+        source: a folder that ``save_adapter`` wrote, or a repository of the hub, ``owner/name``, that holds one.
+        revision: branch, tag or commit of that repository; all files are then of one commit.
         vlm, world: where the bases lie now, if no longer where they were; they have to be the same ones. Those that
             lie beside the adapter, in the folder around it, are found though that folder was moved.
         dtype, device_map: as in ``from_pretrained``.
 
     Raises:
-        CheckpointError: the folder holds no adapter, or a pickle; a name or shape differs; or a base is another one.
+        CheckpointError: there is no adapter, or a pickle; a name or shape differs; or a base is another one.
     """
-    folder = Path(folder)
+    folder = adapter_folder(source, revision=revision)
     description, tensors = _read(folder)
     assembly = _found_beside(folder, description)
     if vlm is not None:
@@ -139,11 +141,6 @@ def fill_adapter(model: nn.Module, folder: str | Path) -> set[str]:
     for name, tensor in tensors.items():
         parameters[name].data = tensor.to(parameters[name].device)
     return set(tensors)
-
-
-def is_adapter(folder: str | Path) -> bool:
-    """Whether ``folder`` is what ``save_adapter`` wrote."""
-    return (Path(folder) / DESCRIPTION).is_file()
 
 
 def fingerprints(model: nn.Module, trained: set[str]) -> dict[str, str]:
@@ -187,13 +184,16 @@ def _beside(folder: Path, assembly: Assembly) -> dict[str, str]:
 
 
 def _found_beside(folder: Path, description: dict[str, Any]) -> Assembly:
-    """The assembly, with bases taken from beside the adapter where they are gone from where they were."""
+    """The assembly, with bases taken from inside the adapter's folder, and from beside it if gone from where they were.
+
+    A base inside is the adapter's own: whatever else has its path here is another one.
+    """
     assembly = Assembly(**description["assembly"])
     moved = {
         base: str(path)
         for base, source in _sources(assembly).items()
         if (near := description.get("beside", {}).get(base)) is not None
-        and not Path(source).exists()
+        and (not near.startswith("..") or not Path(source).exists())
         and (path := (folder / near).resolve()).is_dir()
     }
     return replace(assembly, **moved)
@@ -208,7 +208,7 @@ def _unwrapped(model: nn.Module) -> Any:
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    if not is_adapter(folder):
+    if not (folder / DESCRIPTION).is_file():
         pickles = sorted(path.name for path in folder.glob("*") if path.suffix in _PICKLES)
         if pickles:
             raise CheckpointError(

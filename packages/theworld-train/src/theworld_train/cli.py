@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from theworld_train import cli_cache, cli_data, cli_train
+from theworld_train import cli_cache, cli_data, cli_push, cli_train
 
 app = typer.Typer(
     help="World tokens for Gemma 3: answer questions about pictures and clips, and see what a world model adds.",
@@ -19,6 +19,7 @@ app = typer.Typer(
 app.add_typer(cli_cache.app, name="cache")
 app.add_typer(cli_data.app, name="data")
 app.command()(cli_train.train)
+app.command()(cli_push.push)
 
 _FRAMES = 13
 """Frames of a clip for an untrained pair: four latent frames of 14 x 14 fill the 784 slots."""
@@ -36,9 +37,7 @@ def answer(
     question: Annotated[str, typer.Argument(help="What to ask, in quotes.", show_default=False)],
     image: Annotated[list[Path] | None, typer.Option(help="A picture to ask about; may be repeated.")] = None,
     video: Annotated[list[Path] | None, typer.Option(help="A clip to ask about; may be repeated.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="A trained checkpoint: folder or hub id, or folder of an adapter.")
-    ] = None,
+    model: Annotated[str | None, typer.Option(help="A trained checkpoint or adapter: folder or hub id.")] = None,
     vlm: Annotated[
         str | None, typer.Option(help="Instead of --model: a Gemma 3 VLM, e.g. google/gemma-3-4b-it.")
     ] = None,

@@ -75,3 +75,16 @@ def targets(model: Any, part: PartName, settings: LoraSettings) -> list[str]:
             raise UsageError(f"parts.{part}.lora.targets has {target!r}, no linear layer of {part}. {hint}")
         found += meant
     return sorted(set(found))
+
+
+def merge_lora(model: Any) -> None:
+    """Add every LoRA to its layer's own weights and leave plain layers, in the dtype that they have."""
+    if not getattr(model, "peft_config", None):
+        return
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, layer in [(name, one) for name, one in model.named_modules() if isinstance(one, BaseTunerLayer)]:
+        layer.merge(safe_merge=True)
+        model.set_submodule(name, layer.get_base_layer())
+    del model.peft_config
+    model._hf_peft_config_loaded = False

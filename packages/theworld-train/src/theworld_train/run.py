@@ -26,12 +26,12 @@ from theworld_train.jobs import Bars, Report
 from theworld_train.loggers import LOG, Lines, Logger, open_loggers, read_lines
 from theworld_train.pair import make_pair
 from theworld_train.recipe import EvalSettings, Recipe, StageSettings
-from theworld_train.run_folder import PARTS, RECIPE, prepare
+from theworld_train.run_folder import PARTS, RECIPE, SAMPLES, prepare
 from theworld_train.signals import stop_requests
 from theworld_train.trainable import PartRow, apply_parts, parameter_groups, table, trainable_names
 from theworld_train.trainer import Trainer, read_progress
 
-SAMPLES, SKIPPED, LOSS = "samples.jsonl", "skipped-{}.jsonl", "loss.png"
+SKIPPED, LOSS = "skipped-{}.jsonl", "loss.png"
 
 
 @dataclass(frozen=True, kw_only=True)

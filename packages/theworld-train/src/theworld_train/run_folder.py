@@ -9,7 +9,7 @@ from theworld_train.pair import TINY, make_tiny_pair
 from theworld_train.recipe import Recipe
 from theworld_train.recipe_file import dump_recipe
 
-RECIPE, PARTS = "recipe.yaml", "parts.json"
+RECIPE, PARTS, SAMPLES = "recipe.yaml", "parts.json", "samples.jsonl"
 
 
 def prepare(recipe: Recipe, out: Path, *, resume: bool) -> None:
