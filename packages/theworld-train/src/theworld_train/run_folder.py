@@ -4,7 +4,6 @@ import difflib
 import shutil
 from pathlib import Path
 
-from theworld_train.checkpoints import newest
 from theworld_train.errors import UsageError
 from theworld_train.pair import TINY, make_tiny_pair
 from theworld_train.recipe import Recipe
