@@ -233,7 +233,9 @@ def test_which_run_is_meant_is_never_guessed(tmp_path: Path) -> None:
     wanted, out = recipe("stages.0.steps=1"), tmp_path / "run"
     with pytest.raises(UsageError, match=r"holds no run to resume.*Leave --resume out"):
         run_recipe(wanted, out, resume=True)
-    run_recipe(wanted, out)
+    with pytest.raises(UsageError, match="data /nowhere cannot be opened"):
+        run_recipe(recipe("stages.0.data.sources=[{kind: chat, path: /nowhere}]", "seed=2"), out)
+    run_recipe(wanted, out)  # what failed before its first checkpoint is in nobody's way
     before = weights(out, 1)
     with pytest.raises(UsageError, match=r"holds a run already\. Go on with it \(--resume\)"):
         run_recipe(wanted, out)

@@ -304,7 +304,7 @@ def test_without_lora_peft_is_not_needed_and_with_it_the_command_is_named(
     monkeypatch.setitem(__import__("sys").modules, "peft", None)
     model, _ = make()
     apply_parts(model, declared(*OTHERS), 1.0)
-    with pytest.raises(UsageError, match=r'pip install "theworld-fusion\[lora\]"'):
+    with pytest.raises(UsageError, match=r'pip install "theworld-train\[lora\]"'):
         apply_parts(make()[0], {"language_model": LORA}, 1.0)
 
 

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 import torch
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 P = ParamSpec("P")
@@ -27,7 +28,8 @@ class Bars(Progress):
 
     def __init__(self, *, disable: bool = False) -> None:
         columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        super().__init__(*columns, TextColumn("{task.fields[note]}"), disable=disable)
+        # To standard error: what a command answers with is alone on standard output.
+        super().__init__(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True), disable=disable)
 
     def add(self, label: str) -> Report:
         """A new bar, and what moves it."""

@@ -27,7 +27,7 @@ def attach_lora(model: Any, part: PartName, settings: LoraSettings) -> None:
     try:
         from peft import LoraConfig
     except ImportError as error:
-        raise UsageError(f'parts.{part}.lora needs peft. Install it: pip install "theworld-fusion[lora]"') from error
+        raise UsageError(f'parts.{part}.lora needs peft. Install it: pip install "theworld-train[lora]"') from error
     there: dict[str, Any] = getattr(model, "peft_config", {})
     if part in there:
         known = there[part]

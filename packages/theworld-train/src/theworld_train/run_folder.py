@@ -1,6 +1,7 @@
 """The folder of a run: whose it is, and what it starts with."""
 
 import difflib
+import shutil
 from pathlib import Path
 
 from theworld_train.checkpoints import newest
@@ -28,12 +29,14 @@ def prepare(recipe: Recipe, out: Path, *, resume: bool) -> None:
                 f"{out} holds a run of another recipe: {'; '.join(' '.join(line.split()) for line in lines[:2])}. "
                 f"Resume it with its own, {file}, or start a new run in another folder, with model.init_from."
             )
-    elif file.exists() or newest(out):
+    elif any(out.glob("checkpoint-*")):  # one that failed before its first has nothing to lose
         raise UsageError(
             f"{out} holds a run already. Go on with it (--resume), or start a new one in another folder (--out)."
         )
     try:
         out.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            shutil.rmtree(out / TINY, ignore_errors=True)
         if recipe.model.vlm == TINY:
             make_tiny_pair(out, recipe.seed)
         file.write_text(text, encoding="utf-8")
