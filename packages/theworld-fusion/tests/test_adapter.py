@@ -391,3 +391,17 @@ def test_an_adapter_of_the_hub_is_read_from_the_cache_at_one_commit(
         load_adapter("me/adapter", revision="other")
     with pytest.raises(CheckpointError, match="is a folder here, which has no revision main"):
         load_adapter(adapter, revision="main")
+
+
+def test_the_commit_of_a_base_on_the_hub_is_recorded(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    commit, repository = "0123456789abcdef0123456789abcdef01234567", tmp_path / "models--me--vlm"
+    shutil.copytree(folders[0], repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs/main").write_text(commit)
+    model, _ = assemble("me/vlm", folders[1], **TINY_WORLD)
+    assert (model.assembly.vlm, model.assembly.revision) == ("me/vlm", commit)
+    assert assemble(*folders, **TINY_WORLD)[0].assembly.revision is None

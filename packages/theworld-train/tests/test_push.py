@@ -310,6 +310,10 @@ def test_an_adapter_needs_bases_that_others_have(run: Path, tmp_path: Path) -> N
     written = json.loads(bytes(files["theworld_adapter.json"]))  # pyright: ignore[reportArgumentType]
     assert (written["assembly"]["vlm"], written["assembly"]["world"]) == ("google/gemma-3-4b-it", None)
     check_private(files, secrets_of(checkpoint, bases, None))
+    bases = find_bases({**assembly, "vlm": "models/gemma"}, checkpoint.toy, {})
+    assert [base.hub_id for base in bases] == [None, "nvidia/Cosmos-Predict2-2B-Video2World"]
+    bases = find_bases({**assembly, "vlm": "gemma"}, checkpoint.toy, {})
+    check_private({"README.md": b"gemma"}, secrets_of(checkpoint, bases, None))
     with pytest.raises(UsageError, match="is a toy, which goes along"):
         find_bases(assembly, tmp_path, {"vlm": "google/gemma-3-4b-it"})
 
@@ -371,6 +375,9 @@ def test_a_card_of_a_bare_run_claims_nothing(run: Path, tmp_path: Path) -> None:
     assert "No benchmark was run." in card
     assert "**It is a toy**" in card
     assert "base_model" not in card
+    (copy / "vsr.json").write_text("{")
+    with pytest.raises(UsageError, match=r"vsr\.json is no JSON .* Mend or remove it"):
+        make_card(checkpoint, [], "me/toy")
 
 
 def test_a_checkpoint_that_is_not_whole_is_not_pushed(run: Path, tmp_path: Path) -> None:

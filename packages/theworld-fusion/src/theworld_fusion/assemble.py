@@ -16,6 +16,7 @@ from theworld_encoders import Encoder, load_encoder, spec_of
 from theworld_fusion.checkpoint import check_loading, read_config
 from theworld_fusion.configuration_theworld import TheWorldConfig, WorldEncoderConfig, unknown_field
 from theworld_fusion.errors import CheckpointError
+from theworld_fusion.hub import commit_of
 from theworld_fusion.modeling_theworld import TheWorldForConditionalGeneration
 from theworld_fusion.processing_theworld import TheWorldProcessor
 from theworld_tokens import TokenLayout
@@ -123,7 +124,7 @@ def assemble(
         encoder=encoder,
         frame_size=frame_size,
         num_frames=num_frames,
-        revision=getattr(vlm_config, "_commit_hash", None) or revision,
+        revision=commit_of(vlm, revision) or revision,
         world_revision=world_revision,
         overrides=overrides,
         encoder_settings=encoder_settings or {},

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path, PurePosixPath
 
-from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub import hf_hub_download, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError
 from huggingface_hub.utils import validate_repo_id
 
@@ -20,6 +20,14 @@ def is_hub_id(source: str | Path) -> bool:
     except HFValidationError:
         return False
     return str(source).count("/") == 1 and not Path(source).exists()
+
+
+def commit_of(source: str | Path, revision: str | None = None) -> str | None:
+    """The commit of a checkpoint whose ``config.json`` was just read from the hub; ``None`` for a folder."""
+    if Path(source).is_dir():
+        return None
+    path = try_to_load_from_cache(str(source), "config.json", revision=revision)
+    return Path(path).parent.name if isinstance(path, str) else None
 
 
 def is_adapter(source: str | Path, *, revision: str | None = None) -> bool:
@@ -52,7 +60,14 @@ def adapter_folder(source: str | Path, *, revision: str | None = None) -> Path:
         wanted = [DESCRIPTION, WEIGHTS, *(f"{base}/*" for base in inside if ".." not in PurePosixPath(base).parts)]
         # In the cache, a file lies in the folder of its commit.
         return Path(snapshot_download(str(source), revision=description.parent.name, allow_patterns=wanted))
-    except (EntryNotFoundError, HTTPError, OSError, ValueError) as error:
+    except (
+        EntryNotFoundError,
+        HTTPError,
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ) as error:  # no hub, or no description
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
             f"{source} is no folder here, and the hub gave no adapter of that name ({reason}). Check the path or name, "

@@ -61,6 +61,8 @@ def find_bases(assembly: Mapping[str, Any], toy: Path | None, named: Mapping[Rol
         "vlm": (assembly["vlm"], assembly["revision"]),
         "world": (assembly["world"] or spec.repo_id, assembly["world_revision"]),
     }
+    # What the hub gave has its commit recorded for the VLM: without one, ``a/b`` was a folder, seen from elsewhere.
+    found = {"vlm": assembly["revision"] is not None, "world": True}
     bases = []
     for role, (source, revision) in recorded.items():
         other = named.get(role)
@@ -73,7 +75,7 @@ def find_bases(assembly: Mapping[str, Any], toy: Path | None, named: Mapping[Rol
             Base(
                 role=role,
                 source=source,
-                hub_id=other or (source if is_hub_id(source) and toy is None else None),
+                hub_id=other or (source if found[role] and is_hub_id(source) and toy is None else None),
                 revision=None if other else revision,
                 toy=toy and toy / role,
                 licence=licence,

@@ -13,6 +13,7 @@ from jinja2 import Environment
 
 from theworld_fusion import is_hub_id
 from theworld_train.bases import Base
+from theworld_train.errors import UsageError
 from theworld_train.loggers import LOG, read_lines
 from theworld_train.push import Checkpoint
 from theworld_train.recipe import AnySource, BatchSettings, Recipe
@@ -152,12 +153,16 @@ def _samples(checkpoint: Checkpoint) -> list[dict[str, Any]]:
 
 def _evaluations(run: Path) -> list[dict[str, Any]]:
     """Every number in the JSON files of the run's folder."""
-    return [
-        {"file": file.name, "figure": name, "value": f"{value:.6g}"}
-        for file in sorted(run.glob("*.json"))
-        if file.name != PARTS
-        for name, value in _numbers(json.loads(file.read_text(encoding="utf-8")))
-    ]
+    found = []
+    for file in sorted(run.glob("*.json")):
+        if file.name == PARTS:
+            continue
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UsageError(f"{file} is no JSON ({error}), and the card lists it. Mend or remove it.") from error
+        found += [{"file": file.name, "figure": name, "value": f"{value:.6g}"} for name, value in _numbers(content)]
+    return found
 
 
 def _numbers(value: Any, name: str = "") -> list[tuple[str, float]]:

@@ -146,7 +146,8 @@ def check_private(files: Files, secrets: Mapping[str, str]) -> None:
 def secrets_of(checkpoint: Checkpoint, bases: list[Base], token: str | None) -> dict[str, str]:
     """What ``check_private`` looks for: folders of the run, of local bases and of the user, and the token."""
     local = [base.source for base in bases if base.hub_id != base.source]
-    paths = [str(checkpoint.run), *local, *(os.path.abspath(source) for source in local), f"{Path.home()}{os.sep}"]
+    paths = [str(checkpoint.run), f"{Path.home()}{os.sep}", *(os.path.abspath(source) for source in local)]
+    paths += [source for source in local if os.sep in source]  # a bare name may be a word
     return dict.fromkeys(paths, "a path of this machine") | ({token: "the token"} if token else {})
 
 
