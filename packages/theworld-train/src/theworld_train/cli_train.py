@@ -53,9 +53,12 @@ def train(
     if print_only:
         print(dump_recipe(loaded), end="")
         return
+    from accelerate import PartialState
+
     from theworld_train.run import run_recipe
 
     run_recipe(loaded, out or Path("runs") / loaded.name, resume=resume)
+    PartialState().destroy_process_group()
 
 
 def _list(recipes: dict[str, str]) -> None:

@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -16,6 +16,8 @@ from transformers import TrainingArguments, set_seed
 
 from theworld_encoders.features import encoder_key
 from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor, fill_adapter, save_adapter
+from theworld_fusion.adapter import fingerprints
+from theworld_train import sharding
 from theworld_train.callbacks import Every, Figures, StopOnRequest
 from theworld_train.checkpoints import newest
 from theworld_train.curve import draw_losses
@@ -25,6 +27,7 @@ from theworld_train.evaluate.held_out import HeldOut
 from theworld_train.jobs import Bars, Report
 from theworld_train.loggers import LOG, Lines, Logger, open_loggers, read_lines
 from theworld_train.pair import make_pair
+from theworld_train.processes import on_main
 from theworld_train.recipe import EvalSettings, Recipe, StageSettings
 from theworld_train.run_folder import PARTS, RECIPE, prepare
 from theworld_train.signals import stop_requests
@@ -59,9 +62,8 @@ def run_recipe(recipe: Recipe, out: Path, *, resume: bool = False) -> Outcome:
             or a checkpoint cannot be written.
     """
     process = PartialState(cpu=not torch.accelerator.is_available())
-    if process.is_main_process:
-        prepare(recipe, out, resume=resume)
-    process.wait_for_everyone()
+    sharded = sharding.is_wanted()
+    on_main(process, lambda: prepare(recipe, out, resume=resume, processes=process.num_processes, sharded=sharded))
     last = newest(out)
     step = last[0] if last else 0
     with ExitStack() as stack:
@@ -70,6 +72,7 @@ def run_recipe(recipe: Recipe, out: Path, *, resume: bool = False) -> Outcome:
             recipe=recipe,
             out=out,
             process=process,
+            sharded=sharded,
             loggers=[stack.enter_context(closing(one)) for one in (open_loggers(recipe, out, step) if main else ())],
             samples=stack.enter_context(closing(Lines(out / SAMPLES, step))) if main else None,
             requested=stack.enter_context(stop_requests()),
@@ -87,9 +90,11 @@ class _Built:
 
     model: TheWorldForConditionalGeneration
     processor: TheWorldProcessor
-    rows: list[PartRow] = field(default_factory=list)
-    trained: set[str] = field(default_factory=set)
+    rows: list[PartRow]
+    trained: set[str]
     """Names of parameters that this stage trains or an earlier one did."""
+    bases: Mapping[str, str]
+    """Fingerprints of what was not trained."""
 
 
 @dataclass(kw_only=True)
@@ -99,6 +104,8 @@ class _Run:
     recipe: Recipe
     out: Path
     process: PartialState
+    sharded: bool
+    """Whether weights are dealt out over the processes."""
     loggers: list[Logger]
     samples: Lines | None
     requested: Event
@@ -122,18 +129,21 @@ class _Run:
 
     def _build(self, index: int) -> _Built:
         model, processor = make_pair(self.recipe, self.out)
-        built = _Built(model=model, processor=processor)
+        rows, trained = list[PartRow](), set[str]()
         for number, stage in enumerate(self.recipe.stages[: index + 1]):
             set_seed(self.recipe.seed + number)  # of new LoRA layers
-            built.rows = apply_parts(model, stage.parts, self.recipe.optim.lr)
-            built.trained |= {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+            rows = apply_parts(model, stage.parts, self.recipe.optim.lr)
+            trained |= {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         last = newest(self.out)
         if source := last[1] if last else self.recipe.model.init_from:
             fill_adapter(model, source)
         if self.process.is_main_process:
-            self.say(f"stage {self.recipe.stages[index].name}\n{table(built.rows)}")
-            (self.out / PARTS).write_text(json.dumps([asdict(row) for row in built.rows], indent=2), encoding="utf-8")
-        return built
+            self.say(f"stage {self.recipe.stages[index].name}\n{table(rows)}")
+            (self.out / PARTS).write_text(json.dumps([asdict(row) for row in rows], indent=2), encoding="utf-8")
+        bases = fingerprints(model, trained)
+        if self.sharded:
+            sharding.shard(model, getattr(torch, self.recipe.model.dtype), self.process.device)
+        return _Built(model=model, processor=processor, rows=rows, trained=trained, bases=bases)
 
     def _train(self, built: _Built, index: int, first: int) -> None:
         recipe, stage, rank = self.recipe, self.recipe.stages[index], self.process.process_index
@@ -181,6 +191,7 @@ class _Run:
             with trainer.accelerator.autocast():
                 loss = held.loss(model)
                 samples = held.samples(model, settings.samples, settings.max_new_tokens)
+            sharding.reshard(model)
             self._log({"eval_loss": loss}, trainer.step)
             if self.samples is not None:
                 for sample in samples:
@@ -198,9 +209,11 @@ class _Run:
             draw_losses(read_lines(self.out / LOG), self.out / LOSS)
 
     def _save(self, built: _Built, folder: Path) -> None:
-        save_adapter(built.model, folder, built.trained)
-        for name in (RECIPE, PARTS):
-            shutil.copyfile(self.out / name, folder / name)
+        main = self.process.is_main_process
+        save_adapter(built.model, folder, built.trained, bases=built.bases, is_main_process=main)
+        if main:
+            for name in (RECIPE, PARTS):
+                shutil.copyfile(self.out / name, folder / name)
 
 
 def _arguments(recipe: Recipe, stage: StageSettings, index: int, out: Path) -> TrainingArguments:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
+from torch.distributed.fsdp import FSDPModule
 
 from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor
 from theworld_train.data import Collator, Example
@@ -31,7 +32,9 @@ def answers(
         chunk = examples[start : start + batch_size]
         inputs = _prompts(processor, chunk, world)
         _check_world(inputs["input_ids"], processor, world)
-        ids = model.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens)  # pyright: ignore[reportAttributeAccessIssue]
+        ids = model.generate(  # pyright: ignore[reportAttributeAccessIssue]
+            **inputs, do_sample=False, max_new_tokens=max_new_tokens, synced_gpus=isinstance(model, FSDPModule)
+        )
         for row in ids[:, inputs["input_ids"].shape[1] :]:
             yield processor.tokenizer.decode(row, skip_special_tokens=True).strip()
 

@@ -1,0 +1,27 @@
+"""What one process of a run does for all."""
+
+from collections.abc import Callable
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+
+from theworld_train.errors import UsageError
+
+
+def on_main(process: PartialState, act: Callable[[], None]) -> None:
+    """Let the main process do something while the others wait.
+
+    Raises:
+        UsageError: it did there; the others end without a word, so that the error is shown once.
+    """
+    error: UsageError | None = None
+    if process.is_main_process:
+        try:
+            act()
+        except UsageError as caught:
+            error = caught
+    [failed] = broadcast_object_list([error is not None]) if process.use_distributed else [error is not None]
+    if error is not None:
+        raise error
+    if failed:
+        raise SystemExit(2)
