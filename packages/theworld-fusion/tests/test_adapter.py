@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from theworld_fusion import (
     CheckpointError,
     TheWorldForConditionalGeneration,
     TheWorldProcessor,
+    assemble,
+    fill_adapter,
     load_adapter,
     load_model,
     save_adapter,
 )
 from theworld_fusion.adapter import DESCRIPTION, WEIGHTS
-from theworld_fusion.testing import chat, encode, make_tiny_checkpoint, random_clip, random_picture
+from theworld_fusion.testing import TINY_WORLD, chat, encode, make_tiny_checkpoint, random_clip, random_picture
 
 Pair = tuple[TheWorldForConditionalGeneration, TheWorldProcessor]
 CHATS = [chat(random_clip(1)), chat(random_picture(2), text="And this?")]
@@ -203,3 +206,133 @@ def test_what_is_no_adapter(tmp_path: Path, copy: Path) -> None:
     save_file({}, copy / WEIGHTS)
     with pytest.raises(CheckpointError, match="has format 2, this version reads 1"):
         load_adapter(copy)
+
+
+def float32_masters(model: torch.nn.Module, *parts: str) -> set[str]:
+    """As training keeps them: those that hold one of ``parts`` float32 and with values that bfloat16 cannot hold."""
+    for name, parameter in model.named_parameters():
+        if any(part in name for part in parts):
+            parameter.data = parameter.data.float()
+    return trained(model, *parts)
+
+
+def test_what_an_earlier_stage_trained_is_saved_though_it_is_frozen_again(
+    build: Callable[..., Pair], tmp_path: Path
+) -> None:
+    model, processor = build()
+    names = trained(model, "world_projector", "multi_modal_projector") | trained(model, "language_model.layers.1")
+    save_adapter(model, tmp_path, names)
+    assert set(load_file(tmp_path / WEIGHTS)) == names
+    loaded, its_processor = load_adapter(tmp_path)
+    assert torch.equal(logits(loaded, its_processor), logits(model, processor))
+    with pytest.raises(CheckpointError, match=r"the model has no model\.typo, which trained names"):
+        save_adapter(model, tmp_path, {*names, "model.typo"})
+
+
+def test_an_adapter_is_filled_into_a_model_that_keeps_float32(build: Callable[..., Pair], tmp_path: Path) -> None:
+    parts = ("world_projector", "multi_modal_projector")
+    model, _ = build(dtype=torch.bfloat16)
+    names = float32_masters(model, *parts)
+    save_adapter(model, tmp_path)
+    assert {tensor.dtype for tensor in load_file(tmp_path / WEIGHTS).values()} == {torch.float32}
+    other, _ = build(dtype=torch.bfloat16)
+    for name in float32_masters(other, *parts):
+        torch.nn.init.zeros_(dict(other.named_parameters())[name])
+    other.requires_grad_(False)
+    fill_adapter(other, tmp_path)
+    filled, wanted = dict(other.named_parameters()), dict(model.named_parameters())
+    assert all(torch.equal(filled[name], wanted[name]) and filled[name].dtype == wanted[name].dtype for name in wanted)
+    assert not any(parameter.requires_grad for parameter in filled.values())  # that is for the caller to say
+    assert any(not torch.equal(wanted[name], wanted[name].bfloat16().float()) for name in names)
+    rounded, _ = load_adapter(tmp_path, dtype=torch.bfloat16)
+    assert {parameter.dtype for parameter in rounded.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("base", ["vlm", "world"])
+def test_filling_refuses_other_bases_and_changes_nothing(
+    adapter: Path, folders: tuple[Path, Path], tmp_path: Path, base: str
+) -> None:
+    pair = dict(zip(("vlm", "world"), folders, strict=True))
+    others = dict(zip(("vlm", "world"), make_tiny_checkpoint(tmp_path, seed=1), strict=True))
+    model, _ = assemble(**{**pair, base: others[base]}, **TINY_WORLD)
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    with pytest.raises(CheckpointError, match=f"was trained on another {base} than {others[base]}: their weights"):
+        fill_adapter(model, adapter)
+    assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
+
+
+def test_filling_refuses_other_settings(adapter: Path, build: Callable[..., Pair]) -> None:
+    with pytest.raises(CheckpointError, match="weights are not in both"):
+        fill_adapter(build(world_projector="linear")[0], adapter)
+    with pytest.raises(CheckpointError, match=r"with shape .*, the model .*Use the encoder and settings"):
+        fill_adapter(build(world_tokens_per_item=16)[0], adapter)
+
+
+def two_adapters(model: Any, ranks: tuple[int, int] = (2, 3), alpha: int = 4) -> None:
+    for part, rank in zip(("vision_tower", "language_model"), ranks, strict=True):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")
+            config = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=rf".*{part}.*\.(q_proj|v_proj)")
+            model.add_adapter(config, adapter_name=part)
+    model.set_adapter(["vision_tower", "language_model"])
+
+
+def test_several_lora_adapters_come_back_and_are_all_active(build: Callable[..., Pair], tmp_path: Path) -> None:
+    model, processor = build()
+    two_adapters(model)
+    trained(model, "world_projector", "lora_")
+    model.requires_grad_(False)  # LoRA is in no base, so it is saved in any case
+    save_adapter(model, tmp_path)
+    loaded, its_processor = load_adapter(tmp_path)
+    assert torch.equal(logits(loaded, its_processor), logits(model, processor))
+    assert set(loaded.active_adapters()) == {"vision_tower", "language_model"}
+    filled, _ = build()
+    two_adapters(filled)
+    fill_adapter(filled, tmp_path)
+    assert torch.equal(logits(filled, processor), logits(model, processor))
+    made, _ = build()
+    fill_adapter(made, tmp_path)  # makes the layers too
+    assert torch.equal(logits(made, processor), logits(model, processor))
+
+
+def test_lora_of_other_settings_is_refused(build: Callable[..., Pair], tmp_path: Path) -> None:
+    model, _ = build()
+    two_adapters(model)
+    save_adapter(model, tmp_path)
+    other, _ = build()
+    two_adapters(other, ranks=(2, 2))
+    with pytest.raises(CheckpointError, match="has LoRA layers 'language_model' with r 3, the model has them with r 2"):
+        fill_adapter(other, tmp_path)
+    other, _ = build()
+    two_adapters(other, alpha=8)
+    with pytest.raises(CheckpointError, match=r"with lora_alpha 4, the model has them with .*lora_alpha 8"):
+        fill_adapter(other, tmp_path)
+
+
+def test_a_layer_that_was_trained_under_its_lora_is_no_part_of_the_bases(
+    build: Callable[..., Pair], tmp_path: Path
+) -> None:
+    model, processor = build()
+    model.add_adapter(peft.LoraConfig(r=2, target_modules=r".*language_model.*\.q_proj"))
+    assert any("base_layer" in name for name in trained(model, "world_projector", "q_proj"))
+    save_adapter(model, tmp_path)
+    loaded, its_processor = load_adapter(tmp_path)
+    assert torch.equal(logits(loaded, its_processor), logits(model, processor))
+
+
+@pytest.mark.parametrize("recorded", ["absolute", "relative to where the run was started"])
+def test_a_run_folder_may_be_moved_with_the_bases_inside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run" if recorded == "absolute" else Path("run")
+    vlm, world = make_tiny_checkpoint(run / "tiny")
+    model, processor = assemble(vlm, world, **TINY_WORLD)
+    save_adapter(model, run / "checkpoint-2")
+    shutil.move(run, tmp_path / "elsewhere")
+    monkeypatch.chdir("/")
+    loaded, its_processor = load_adapter(tmp_path / "elsewhere" / "checkpoint-2")
+    assert torch.equal(logits(loaded, its_processor), logits(model, processor))
+    shutil.move(tmp_path / "elsewhere" / "tiny", tmp_path / "tiny")
+    with pytest.raises(CheckpointError, match="run/tiny/vlm is no checkpoint here"):
+        load_adapter(tmp_path / "elsewhere" / "checkpoint-2")

@@ -265,3 +265,23 @@ def test_precomputed_features_take_the_place_of_pixels(pair: Pair) -> None:
     assert all(one is other for one, other in zip(cached["world_features"], features, strict=True))
     with pytest.raises(ValueError, match="there are 1 world features for 2 items"):
         encode(processor, chats, world_features=features[:1])
+
+
+@pytest.mark.parametrize("placement", ["first", "beside_image"])
+@pytest.mark.parametrize("world", ["on", "off"])
+def test_tokens_are_counted_without_pixels(build: Callable[..., Pair], placement: str, world) -> None:
+    _, processor = build(world_placement=placement)
+    said = [{"role": "assistant", "content": "It moves."}]
+    later = chat(picture(1), text="And this?\n")
+    chats = [
+        chat(picture(0)),
+        chat(text="Hello"),
+        chat(picture(0), clip(2), text="Hi"),
+        [*chat(clip(1)), *said, *later],
+    ]
+    for messages, frames in zip(chats, ([1], [], [1, 9], [9, 1]), strict=True):
+        text = processor.apply_chat_template(messages, add_generation_prompt=True)
+        ids = encode(processor, [messages], world=world)["input_ids"]
+        assert processor.num_tokens(text, frames, world=world) == ids.shape[1]
+    with pytest.raises(ValueError, match="latent frames"):
+        processor.num_tokens("<start_of_image>", [1000])

@@ -93,7 +93,7 @@ def test_in_bfloat16_it_is_as_exact_as_transformers_own(autocast: bool, chunk: i
     assert ours[0].dtype == torch.float32
     assert 1e-4 < max(error(theirs, wanted)) < 2e-2  # a bfloat16 has eight bits
     # Each of a head's chunks adds its gradient in bfloat16.
-    for (found, limit), allowed in zip(zip(error(ours, wanted), error(theirs, wanted), strict=True), (1.01, 1.01, 3)):
+    for found, limit, allowed in zip(error(ours, wanted), error(theirs, wanted), (1.01, 1.01, 3), strict=True):
         assert found <= allowed * limit + 1e-5
 
 
@@ -133,7 +133,8 @@ def test_without_labels_loss_and_gradients_are_zero_and_connected(frozen: bool, 
     loss = supervised_loss(hidden, targets("none"), head, num_items_in_batch=items)
     loss.backward()
     assert loss == 0
-    assert hidden.grad is not None and not hidden.grad.any()
+    assert hidden.grad is not None
+    assert not hidden.grad.any()
     assert head.weight.grad is None if frozen else not head.weight.grad.any()
 
 

@@ -1,8 +1,9 @@
 """One toy model for all tests that do not change its weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import datasets.config
 import pytest
 import torch
 
@@ -10,6 +11,14 @@ from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor,
 from theworld_fusion.testing import TINY_WORLD, make_tiny_checkpoint
 
 Pair = tuple[TheWorldForConditionalGeneration, TheWorldProcessor]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def data_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Copies that ``datasets`` makes of test data go with the test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -126,17 +126,23 @@ def load_adapter(
     arguments = asdict(assembly)
     overrides = arguments.pop("overrides")
     model, processor = assemble(**arguments, **overrides, dtype=dtype, device_map=device_map)
-    _fill(model, description, tensors, folder)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in tensors)
+    parameters = _fitting(model, description, tensors, folder)
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.requires_grad_(name in tensors)
+            if name in tensors:
+                parameter.copy_(tensors[name])
     return model, processor
 
 
-def fill_adapter(model: nn.Module, folder: str | Path) -> None:
-    """Put an adapter onto a model of the same bases that is there already, and leave its dtypes and frozen parts alone.
+def fill_adapter(model: nn.Module, folder: str | Path) -> set[str]:
+    """Put an adapter onto a model of the same bases that is there already; training goes on this way.
 
-    Training goes on this way: weights that it keeps in float32 get what was saved in float32, though the bases are
-    bfloat16. LoRA layers that the adapter has and the model does not are made.
+    Its weights keep the dtype that they were saved in, usually float32, though the bases may be bfloat16. LoRA layers
+    that the adapter has and the model does not are made. What requires gradients stays as it is.
+
+    Returns:
+        Names of the parameters that it filled: those that differ from the bases'.
 
     Raises:
         CheckpointError: as ``load_adapter``; or LoRA layers are there with other settings. Unless the bases differ or
@@ -144,7 +150,10 @@ def fill_adapter(model: nn.Module, folder: str | Path) -> None:
     """
     folder = Path(folder)
     description, tensors = _read(folder)
-    _fill(_unwrapped(model), description, tensors, folder)
+    parameters = _fitting(_unwrapped(model), description, tensors, folder)
+    for name, tensor in tensors.items():
+        parameters[name].data = tensor.to(parameters[name].device)
+    return set(tensors)
 
 
 def is_adapter(folder: str | Path) -> bool:
@@ -242,7 +251,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return description, tensors
 
 
-def _attach_lora(model: nn.Module, lora: dict[str, dict[str, Any]], folder: Path) -> None:
+def _attach_lora(model: Any, lora: dict[str, dict[str, Any]], folder: Path) -> None:
     """Make those that are not there; those that are have to be the same. All are active afterwards."""
     there: dict[str, Any] = getattr(model, "peft_config", {})
     for name in there.keys() & lora.keys():
@@ -250,7 +259,7 @@ def _attach_lora(model: nn.Module, lora: dict[str, dict[str, Any]], folder: Path
         if differing := [f"{key} {lora[name].get(key)!r}" for key in _LORA_KEYS if has.get(key) != lora[name].get(key)]:
             raise CheckpointError(
                 f"{folder} has LoRA layers {name!r} with {', '.join(differing)}, the model has them with "
-                f"{', '.join(f'{key} {has.get(key)!r}' for key in _LORA_KEYS)}. Use the settings they were trained with."
+                f"{', '.join(f'{key} {has.get(key)!r}' for key in _LORA_KEYS)}. Use the trained ones."
             )
     missing = {name: config for name, config in lora.items() if name not in there}
     if not missing:
@@ -268,9 +277,10 @@ def _attach_lora(model: nn.Module, lora: dict[str, dict[str, Any]], folder: Path
     model.set_adapter(list(model.peft_config))
 
 
-@torch.no_grad()
-def _fill(model: nn.Module, description: dict[str, Any], tensors: dict[str, Tensor], folder: Path) -> None:
-    """Copy the tensors into the model, once it is known that all of them fit and that the bases are the right ones."""
+def _fitting(
+    model: nn.Module, description: dict[str, Any], tensors: dict[str, Tensor], folder: Path
+) -> dict[str, nn.Parameter]:
+    """The model's parameters by name, once it is known that the tensors fit and that the bases are the right ones."""
     _attach_lora(model, description["lora"], folder)
     parameters = dict(model.named_parameters())
     new = {name for name in parameters if _is_new(name)}
@@ -289,8 +299,7 @@ def _fill(model: nn.Module, description: dict[str, Any], tensors: dict[str, Tens
                 f"{folder} was trained on another {base} than {source}: their weights differ. "
                 f"Give the one that it was trained on, load_adapter(..., {base}=...)."
             )
-    for name, tensor in tensors.items():
-        parameters[name].copy_(tensor)
+    return parameters
 
 
 def _same_names(folder: Path, wanted: set[str], found: set[str], wanting: str, finding: str) -> None:

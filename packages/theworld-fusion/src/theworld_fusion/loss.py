@@ -120,7 +120,9 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Float[Tensor, " n"]) -> tuple[Float[Tensor, "n v"], None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # torch's has any number of arguments
+        ctx: Any, gradient: Float[Tensor, " n"]
+    ) -> tuple[Float[Tensor, "n v"], None]:
         logits, targets, top, total = ctx.saved_tensors
         weight = gradient.unsqueeze(-1)
         slope = logits.to(torch.float32, copy=True).sub_(top).exp_().mul_(weight / total)

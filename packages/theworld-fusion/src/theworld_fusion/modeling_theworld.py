@@ -2,7 +2,8 @@
 # transformers annotates its hooks and sub-configurations more loosely, or otherwise, than it calls them.
 """Gemma 3 with world tokens: the world branch only overwrites embeddings at placeholders; the rest is Gemma 3.
 
-With no world input, ``forward`` is Gemma 3's own, so world off equals the base VLM bit for bit.
+With no world input, ``forward`` does what Gemma 3's does, so world off equals the base VLM: its logits bit for bit, and
+the loss in training, which is computed without them, up to rounding.
 """
 
 from collections.abc import Sequence

@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from theworld_train import cli_cache, cli_train
+from theworld_train import cli_cache, cli_data, cli_train
 
 app = typer.Typer(
     help="World tokens for Gemma 3: answer questions about pictures and clips, and see what a world model adds.",
@@ -17,6 +17,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(cli_cache.app, name="cache")
+app.add_typer(cli_data.app, name="data")
 app.command()(cli_train.train)
 
 _FRAMES = 13

@@ -17,9 +17,9 @@ T = TypeVar("T")
 
 
 class Report(Protocol):
-    """How a piece of work tells how far it is."""
+    """How a piece of work tells how far it is; the total may be unknown."""
 
-    def __call__(self, done: int, total: int, note: str = "") -> None: ...
+    def __call__(self, done: int, total: int | None, note: str = "") -> None: ...
 
 
 class Bars(Progress):
@@ -33,7 +33,7 @@ class Bars(Progress):
         """A new bar, and what moves it."""
         task = self.add_task(label, total=None, note="")
 
-        def report(done: int, total: int, note: str = "") -> None:
+        def report(done: int, total: int | None, note: str = "") -> None:
             self.update(task, completed=done, total=total, note=note)
 
         return report
@@ -97,7 +97,7 @@ def _end_with_parent() -> None:
 
 
 def _run(number: int, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    def report(done: int, total: int, note: str = "") -> None:
+    def report(done: int, total: int | None, note: str = "") -> None:
         _messages.put((number, done, total, note))
 
     return work(report, *args, **kwargs)

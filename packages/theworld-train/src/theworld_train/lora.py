@@ -27,16 +27,14 @@ def attach_lora(model: Any, part: PartName, settings: LoraSettings) -> None:
     try:
         from peft import LoraConfig
     except ImportError as error:
-        raise UsageError(
-            f'parts.{part}.lora needs peft. Install it: pip install "theworld-fusion[lora]"'
-        ) from error
+        raise UsageError(f'parts.{part}.lora needs peft. Install it: pip install "theworld-fusion[lora]"') from error
     there: dict[str, Any] = getattr(model, "peft_config", {})
     if part in there:
         known = there[part]
         if (known.r, known.lora_alpha, known.lora_dropout) != (settings.rank, settings.alpha, settings.dropout):
             raise UsageError(
                 f"{part} has LoRA layers of rank {known.r}, alpha {known.lora_alpha} and dropout {known.lora_dropout}; "
-                f"parts.{part}.lora asks for {settings.rank}, {settings.alpha} and {settings.dropout}. Ask for the same."
+                f"parts.{part}.lora asks for {settings.rank}, {settings.alpha} and {settings.dropout}. Ask for those."
             )
         return
     config = LoraConfig(
@@ -51,17 +49,17 @@ def attach_lora(model: Any, part: PartName, settings: LoraSettings) -> None:
     model.set_adapter(list(model.peft_config))
 
 
-def targets(model: nn.Module, part: PartName, settings: LoraSettings) -> list[str]:
-    """Full names of the part's linear layers that are meant; a head that shares the embeddings' weight is none.
+def targets(model: Any, part: PartName, settings: LoraSettings) -> list[str]:
+    """Full names of the part's linear layers that are meant; the language model's head is none of them.
 
     Raises:
         UsageError: a target is no linear layer of the part, or it has none at all.
     """
-    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    head = model.get_output_embeddings()  # mostly the embeddings' own weight
     linear = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and id(module.weight) not in embeddings and part_of(name) == part
+        if isinstance(module, nn.Linear) and module is not head and part_of(name) == part
     ]
     if not linear:
         raise UsageError(f"{part} has no linear layers for parts.{part}.lora. Leave lora out: all of it is trained.")

@@ -1,9 +1,10 @@
-"""What one process of a run does for all."""
+"""What the processes of a run agree on."""
 
 from collections.abc import Callable
 
+import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, reduce
 
 from theworld_train.errors import UsageError
 
@@ -25,3 +26,10 @@ def on_main(process: PartialState, act: Callable[[], None]) -> None:
         raise error
     if failed:
         raise SystemExit(2)
+
+
+def on_any(process: PartialState, flag: bool) -> bool:
+    """Whether the flag is set on any process; all ask at the same place, and get the same answer."""
+    if not process.use_distributed:
+        return flag
+    return bool(reduce(torch.tensor(float(flag), device=process.device), reduction="sum"))

@@ -83,7 +83,7 @@ class ChatSource(Source):
 
 
 class DataCompSource(Source):
-    """Web pictures with captions, e.g. ``mlfoundations/datacomp_small``, or shards that ``theworld data fetch`` wrote."""
+    """Web pictures with captions: ``mlfoundations/datacomp_small``, or shards that ``theworld data fetch`` wrote."""
 
     kind: Literal["datacomp"]
     path: str
@@ -138,9 +138,9 @@ class DataSettings(Settings):
 
     sources: tuple[AnySource, ...] = Field(min_length=1, strict=False)
     shuffle: int = Field(default=1024, ge=1)
-    """Rows that are shuffled, and grouped by length, at a time; 1 keeps their order."""
+    """Rows that are grouped by length at a time, and of a stream also shuffled; 1 keeps the order of the files."""
     holdout: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the rows that evaluation gets and training never sees; chosen by what is in the row."""
+    """Share of the pictures that evaluation gets and training never sees; chosen by a picture's name or bytes."""
     cache: str | None = None
     """Folder of world features, as ``theworld cache build`` fills it."""
     max_tokens: int = Field(default=4096, ge=1)
@@ -168,7 +168,7 @@ class BatchSettings(Settings):
     size: int | None = Field(default=None, ge=1)
     """Examples. Give this or ``tokens``."""
     tokens: int | None = Field(default=None, ge=1)
-    """Tokens at most, padding included."""
+    """Tokens at most, padding included; a conversation that has more counts as too long."""
     accumulate: int = Field(default=1, ge=1)
     group_by_length: bool = False
     """Put conversations of about the same length together, within what is shuffled at a time."""

@@ -1,6 +1,7 @@
 """What pydantic finds wrong with a recipe, as one sentence of fact with the field's full name, and one of remedy."""
 
 import json
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -11,6 +12,8 @@ from theworld_train.recipe_fields import elsewhere, known_at
 
 _FIRST = ("extra_forbidden", "literal_error", "union_tag_invalid")
 """Said before others: a misspelt name makes the right one missing."""
+_OR_INSTANCE = re.compile(" or (instance of .*|object to extract fields from)$")
+"""What only those who write Python can give."""
 
 
 def one_line(error: ValidationError, raw: Any) -> str:
@@ -35,7 +38,7 @@ def one_line(error: ValidationError, raw: Any) -> str:
     if found["type"] == "string_pattern_mismatch":
         return f"{path} is {value}. Use letters, digits, and _ . - only."
     allowed = found["msg"].replace("tuple", "list").replace("dictionary", "mapping").replace("Input", "It")
-    return f"{path} is {value}. {allowed.partition(' or instance of')[0]}."
+    return f"{path} is {value}. {_OR_INSTANCE.sub('', allowed)}."
 
 
 def unknown(path: str, name: str, known: Sequence[str], *, is_value: bool = False) -> str:

@@ -89,10 +89,11 @@ def _set(raw: dict[str, Any], override: str) -> None:
     node: Any = raw
     walked: list[str] = []
     for section in sections:
-        key = _key(node, section, walked, override)
-        if node[key] is None if isinstance(node, list) else node.get(key) is None:
-            node[key] = {}
-        node = node[key]
+        key: Any = _key(node, section, walked, override)
+        below = node[key] if isinstance(node, list) else node.get(key)
+        if below is None:
+            below = node[key] = {}
+        node = below
         walked.append(section)
     node[_key(node, last, walked, override)] = value
 
@@ -113,7 +114,13 @@ def _key(node: Any, step: str, walked: Sequence[str], override: str) -> str | in
 
 
 def _check_model(model: ModelSettings) -> None:
-    """What only the model's own code can say; it is not imported where nothing is asked of it."""
+    """What only the disk and the model's own code can say; that is not imported where nothing is asked of it."""
+    for source, field in ((model.vlm, "vlm_revision"), (model.world, "world_revision")):
+        if getattr(model, field) is not None and source is not None and Path(source).is_dir():
+            raise UsageError(
+                f"model.{field} is {getattr(model, field)!r}, but {source} is a folder here, which has no revisions. "
+                "Leave it out."
+            )
     if model.config or model.encoder != ModelSettings.model_fields["encoder"].default:
         from theworld_train.recipe_model import check_model
 

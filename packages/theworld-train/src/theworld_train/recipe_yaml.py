@@ -22,13 +22,13 @@ _PLAIN = {
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = {}
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
-                    raise yaml.composer.ComposerError(None, None, f"{key.value} stands here twice", key.start_mark)
+                    raise yaml.MarkedYAMLError(None, None, f"{key.value} stands here twice", key.start_mark)
                 seen.add(key.value)
         return node
 
@@ -49,15 +49,27 @@ for _tag, (_looks, _starts) in _PLAIN.items():
 
 
 def load_yaml(text: str) -> Any:
-    """Raises:
-    yaml.YAMLError: it is no YAML, or has a key twice.
+    """Read it; what an alias stands for is a copy, so that changing one place changes no other.
+
+    Raises:
+        yaml.YAMLError: it is no YAML, or has a key twice or one that is no text.
     """
-    return yaml.load(text, _Loader)  # its base is the safe one
+    return _unshared(yaml.load(text, _Loader))  # its base is the safe one
 
 
 def dump_yaml(content: Any) -> str:
     """In the order given, so that ``load_yaml`` reads the same again; tuples become lists."""
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _unshared(node: Any, within: tuple[int, ...] = ()) -> Any:
+    if id(node) in within:
+        raise yaml.YAMLError("an alias stands inside of what it stands for")
+    if isinstance(node, dict):
+        if wrong := [key for key in node if not isinstance(key, str)]:
+            raise yaml.YAMLError(f"the key {wrong[0]!r} is no text")
+        return {key: _unshared(value, (*within, id(node))) for key, value in node.items()}
+    return [_unshared(value, (*within, id(node))) for value in node] if isinstance(node, list) else node
 
 
 def yaml_problem(error: yaml.YAMLError) -> str:

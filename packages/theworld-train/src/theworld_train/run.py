@@ -27,11 +27,11 @@ from theworld_train.evaluate.held_out import HeldOut
 from theworld_train.jobs import Bars, Report
 from theworld_train.loggers import LOG, Lines, Logger, open_loggers, read_lines
 from theworld_train.pair import make_pair
-from theworld_train.processes import on_main
+from theworld_train.processes import on_any, on_main
 from theworld_train.recipe import EvalSettings, Recipe, StageSettings
 from theworld_train.run_folder import PARTS, RECIPE, prepare
 from theworld_train.signals import stop_requests
-from theworld_train.trainable import PartRow, apply_parts, parameter_groups, table
+from theworld_train.trainable import PartRow, apply_parts, parameter_groups, table, trainable_names
 from theworld_train.trainer import Trainer, read_progress
 
 SAMPLES, SKIPPED, LOSS = "samples.jsonl", "skipped-{}.jsonl", "loss.png"
@@ -124,21 +124,20 @@ class _Run:
         """Train what is left after ``step``."""
         for index, stage in enumerate(self.recipe.stages):
             first = sum(before.steps for before in self.recipe.stages[:index])
-            if step < first + stage.steps and not self.requested.is_set():
+            if step < first + stage.steps and not on_any(self.process, self.requested.is_set()):
                 self._train(self._build(index), index, first)
 
     def _build(self, index: int) -> _Built:
+        """The pair, with what was trained so far, and the stage's parts ready to be trained."""
         model, processor = make_pair(self.recipe, self.out)
-        rows, trained = list[PartRow](), set[str]()
-        for number, stage in enumerate(self.recipe.stages[: index + 1]):
-            set_seed(self.recipe.seed + number)  # of new LoRA layers
-            rows = apply_parts(model, stage.parts, self.recipe.optim.lr)
-            trained |= {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-        last = newest(self.out)
-        if source := last[1] if last else self.recipe.model.init_from:
-            fill_adapter(model, source)
+        last, stage = newest(self.out), self.recipe.stages[index]
+        source = last[1] if last else self.recipe.model.init_from
+        trained = fill_adapter(model, source) if source else set[str]()
+        set_seed(self.recipe.seed + index)  # of new LoRA layers
+        rows = apply_parts(model, stage.parts, self.recipe.optim.lr)
+        trained |= trainable_names(model)
         if self.process.is_main_process:
-            self.say(f"stage {self.recipe.stages[index].name}\n{table(rows)}")
+            self.say(f"stage {stage.name}\n{table(rows)}")
             (self.out / PARTS).write_text(json.dumps([asdict(row) for row in rows], indent=2), encoding="utf-8")
         bases = fingerprints(model, trained)
         if self.sharded:
@@ -176,7 +175,7 @@ class _Run:
             if recipe.eval is not None:
                 regular.append((recipe.eval.every, self._evaluation(trainer, built.processor, stage, recipe.eval)))
             trainer.add_callback(Every(*regular))
-            trainer.add_callback(StopOnRequest(trainer, self.requested))
+            trainer.add_callback(StopOnRequest(self.process, self.requested))
             trainer.train() if checkpoint is None else trainer.resume(checkpoint)
 
     def _evaluation(

@@ -85,7 +85,7 @@ def check_trainable(model: nn.Module, declared: set[str]) -> None:
             "Change nothing between apply_parts and training."
         )
     if narrow := [name for name, one in model.named_parameters() if name in declared and one.dtype != torch.float32]:
-        raise UsageError(f"{len(narrow)} trainable parameters are not float32: {', '.join(narrow[:3])}. Apply parts anew.")
+        raise UsageError(f"{len(narrow)} trainable parameters are not float32: {', '.join(narrow[:3])}. Apply anew.")
 
 
 def trainable_names(model: nn.Module) -> set[str]:
@@ -129,9 +129,7 @@ def table(rows: Sequence[PartRow]) -> str:
     )
 
 
-def _rows(
-    model: nn.Module, parts: Mapping[PartName, PartSettings], lr: float
-) -> list[PartRow]:
+def _rows(model: nn.Module, parts: Mapping[PartName, PartSettings], lr: float) -> list[PartRow]:
     rows = []
     for part, parameters in by_part(model).items():
         settings = parts.get(part)

@@ -23,12 +23,13 @@ class Batches(IterableDataset[dict[str, Any]]):
     """One rank's batches, pass after pass over the data, each in another order; no global random state is touched.
 
     The data are dealt out to ``ranks`` times ``workers`` workers, which make a rank's batches in turn: after ``n``
-    batches it is the turn of worker ``n % workers``, in whatever process. So a new run goes on with any batch, as long
-    as it knows where every worker was; each batch says where its own is, and ``merge`` keeps the newest of each.
+    batches it is the turn of worker ``n % workers``, in whatever process. So a new run goes on with any batch, once it
+    knows where every worker was; each batch says where its own is, and ``merge`` keeps the newest of each.
 
     A batch is a dict: ``inputs`` (as ``Collator`` gives them), ``keys`` of its examples, ``skipped`` (``key`` and
     ``reason`` of what was left out since the worker's last batch), ``cache_misses`` (items that are not in
-    ``data.cache``; with any, the whole batch has pixels), ``position``.
+    ``data.cache``; with any, the whole batch has pixels), ``position``. From another process than the one that
+    iterates, a ``UsageError`` comes as ``{"error": ...}``; ``load`` raises it.
     """
 
     def __init__(
@@ -64,8 +65,8 @@ class Batches(IterableDataset[dict[str, Any]]):
         self.start = start or {"order": self._order, "batches": 0, "lanes": {}}
         if self.start["order"] != self._order:
             raise UsageError(
-                "the saved position is of another order: sources, shuffle, holdout, workers, batch size, seed, world or "
-                "the number of processes differ. Set them as they were to go on with the run, or start a new one."
+                "the saved position is of another order: sources, shuffle, holdout, workers, batch size, seed, world "
+                "or the number of processes differ. Set them as they were to go on with the run, or start a new one."
             )
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -76,7 +77,15 @@ class Batches(IterableDataset[dict[str, Any]]):
                 ``data.workers``.
         """
         info = get_worker_info()
-        process, processes = (0, 1) if info is None else (info.id, info.num_workers)
+        if info is None:
+            yield from self._batches(0, 1)
+            return
+        try:
+            yield from self._batches(info.id, info.num_workers)
+        except UsageError as error:  # a DataLoader would bury it in the trace of another process
+            yield {"error": str(error)}
+
+    def _batches(self, process: int, processes: int) -> Iterator[dict[str, Any]]:
         if processes != self._lanes:
             raise UsageError(f"{processes} processes make batches, and data.workers is {self.workers}. Use as many.")
         number = self.start["batches"] + process
@@ -139,11 +148,13 @@ def load(batches: Batches, **options: Any) -> Iterator[dict[str, Any]]:
     )
     position = batches.start
     for batch in loader:
+        if "error" in batch:
+            raise UsageError(batch["error"])
         position = merge(position, batch["position"])
         yield {**batch, "position": position}
 
 
-def _as_it_is(batch: dict[str, Any]) -> dict[str, Any]:
+def _as_it_is(batch: Any) -> Any:
     return batch
 
 

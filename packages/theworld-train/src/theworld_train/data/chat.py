@@ -36,7 +36,9 @@ def to_example(table: Table, row: dict[str, Any]) -> Example:
         messages = json.loads(messages)
     if not isinstance(messages, list) or not messages:
         raise ValueError('the row has no list of "messages".')
-    pictures = list(row.get("images") or ())  # TRL's layout: blocks of type "image" without a picture take these in turn
+    pictures = list(
+        row.get("images") or ()
+    )  # TRL's layout: blocks of type "image" without a picture take these in turn
     media: list[Any] = []  # what they are known by
     chat = [_message(message, table, pictures, media) for message in messages]
     if pictures:

@@ -18,7 +18,9 @@ def to_messages(turns: Sequence[dict[str, Any]] | None, picture: Any) -> list[di
     for number, turn in enumerate(turns):
         speaker, text = turn.get("from"), turn.get("value")
         if speaker not in _ROLES or not isinstance(text, str) or not text.replace("<image>", "").strip():
-            raise ValueError(f"turn {number} is from {speaker!r}, with the text {text!r}. Use human and gpt, and a text.")
+            raise ValueError(
+                f"turn {number} is from {speaker!r}, with the text {text!r}. Use human and gpt, and a text."
+            )
         messages.append({"role": _ROLES[speaker], "content": text})
     number = sum(message["content"].count("<image>") for message in messages)
     if number > 1:

@@ -1,7 +1,6 @@
 """Where one worker is in one source: it takes its own rows, pass after pass, and can go on from its state."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -9,6 +8,7 @@ import datasets
 import numpy as np
 from datasets.distributed import split_dataset_by_node
 
+from theworld_train.data.rows import stream_rows
 from theworld_train.data.source import Draw, OpenSource
 from theworld_train.errors import UsageError
 
@@ -101,50 +101,48 @@ class _StreamCursor(Cursor):
 
     def __init__(self, source: OpenSource, number: int, share: Share, state: State | None) -> None:
         self._source, self._number, self._share = source, number, share
-        self._pass = 0 if state is None else state["pass"]
-        self._table = self._opened()
-        if state is not None and state["reader"] is not None:
-            self._table.load_state_dict(state["reader"])
-        self._started = state is not None and state["reader"] is not None
-        self._rows = self._read()
+        self._pass, reader = (0, None) if state is None else (state["pass"], state["reader"])
+        self._begin(reader)
 
     def draw(self) -> Draw:
         for _ in range(2):
             row = next(self._rows, None)
             if row is not None:
-                self._started = True
+                self._drawn = True
                 return Draw(source=self._source, place=f"{self._source.name}: {_excerpt(row)}", row=row)
-            self._pass, self._started = self._pass + 1, False
-            self._table = self._opened()
-            self._rows = self._read()
+            self._pass += 1
+            self._begin(None)
         raise UsageError(
             f"{self._source.name} has no rows for worker {self._share.number} of {self._share.of}. "
             "Use fewer workers or processes, more rows, or stream: false."
         )
 
     def state(self) -> State:
-        return {"pass": self._pass, "reader": self._table.state_dict() if self._started else None}
+        # Before its first row, a table gives no state, not even the one that was loaded into it.
+        return {"pass": self._pass, "reader": self._table.state_dict() if self._drawn else self._reader}
 
     @property
     def passes(self) -> int:
         return self._pass
 
+    def _begin(self, reader: State | None) -> None:
+        """Open this pass's table, and go on behind what ``reader`` has read of it."""
+        self._table, self._reader, self._drawn = self._opened(), reader, False
+        if reader is not None:
+            self._table.load_state_dict(reader)
+        self._rows = stream_rows(self._table)
+
     def _opened(self) -> datasets.IterableDataset:
-        table, share = self._source.rows, self._share
+        table, share, limit = self._source.rows, self._share, self._source.limit
         if not isinstance(table, datasets.IterableDataset):
             raise TypeError(f"{self._source.name} is no stream.")
-        limited = self._source.limit is not None
-        table = table.take(self._source.limit) if limited else table
-        table = split_dataset_by_node(table, share.number, share.of, strategy="examples" if limited else "auto")
+        table = table if limit is None else table.take(limit)
+        strategy = "auto" if limit is None else "examples"
+        table = split_dataset_by_node(table, share.number, share.of, strategy=strategy)
         if share.shuffled:  # the order of the files comes of this number, which must not be 0
             seed = np.random.SeedSequence((_FILES, share.seed, self._number, self._pass))
             table.set_epoch(int(seed.generate_state(1)[0]) // 2 + 1)
         return table
-
-    def _read(self) -> Iterator[Any]:
-        # Not iter(table): in a process of a DataLoader that would share the files out once more.
-        for batch in self._table.iter(batch_size=1):
-            yield batch.to_pylist()[0]
 
 
 def numbered(source: OpenSource, number: int) -> Draw:

@@ -9,6 +9,7 @@ from theworld_fusion import TheWorldProcessor
 from theworld_train.data.cursor import numbered, order_of_pass
 from theworld_train.data.example import Example
 from theworld_train.data.maker import BatchMaker
+from theworld_train.data.rows import stream_rows
 from theworld_train.data.source import UNUSABLE, Draw, OpenSource
 from theworld_train.data.sources import open_source
 from theworld_train.errors import UsageError
@@ -59,5 +60,5 @@ def _rows(source: OpenSource) -> Iterator[Draw]:
         yield from (numbered(source, int(number)) for number in order_of_pass(source))
         return
     table = source.rows if source.limit is None else source.rows.take(source.limit)
-    for batch in table.iter(batch_size=1):
-        yield Draw(source=source, place=f"a row of {source.name}", row=batch.to_pylist()[0])
+    for row in stream_rows(table):
+        yield Draw(source=source, place=f"a row of {source.name}", row=row)

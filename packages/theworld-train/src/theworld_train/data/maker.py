@@ -17,6 +17,7 @@ from theworld_train.errors import UsageError
 from theworld_train.media import Medium, media_of_chat
 from theworld_train.recipe import DataSettings
 
+
 @dataclass(kw_only=True, slots=True)
 class Made:
     """What became of some rows; there are no ``inputs`` where all were skipped."""
@@ -55,7 +56,9 @@ class BatchMaker:
         if self._cached and encoder_key is None:
             raise UsageError(f"features of {data.cache} are asked for, of an encoder without a key. Give encoder_key.")
         if self._cached and not Path(data.cache or "").is_dir():
-            raise UsageError(f"{data.cache} is no folder. Fill it with `theworld cache build`, or leave data.cache out.")
+            raise UsageError(
+                f"{data.cache} is no folder. Fill it with `theworld cache build`, or leave data.cache out."
+            )
 
     def __call__(self, draws: Sequence[Draw]) -> Made:
         """The rows as one batch, padded on the right; those that cannot be used are left out, and named.
@@ -64,13 +67,12 @@ class BatchMaker:
             UsageError: one cannot be used, and the recipe does not skip such.
         """
         made = Made()
-        loaded = [(draw, example) for draw in draws if (example := self._load(draw, made)) is not None]
-        features = [self._features(example) for _, example in loaded] if self._cached else []
-        made.cache_misses = sum(tensor is None for tensors in features for tensor in tensors)
+        loaded = [(draw, *found) for draw in draws if (found := self._load(draw, made)) is not None]
+        made.cache_misses = sum(tensor is None for _, _, features in loaded for tensor in features)
         rows = []
-        for number, (draw, example) in enumerate(loaded):
-            if self._cached and not made.cache_misses:
-                example = replace(example, world_features=tuple(features[number]) or None)
+        for draw, example, features in loaded:
+            if features and not made.cache_misses:
+                example = replace(example, world_features=tuple(features))
             row = self._row(draw, example, made)
             if row is not None:
                 rows.append(row)
@@ -98,12 +100,14 @@ class BatchMaker:
     def _frames(self, kind: str) -> int:
         return self._processor.world_num_frames if kind == "video" else 1
 
-    def _load(self, draw: Draw, made: Made) -> Example | None:
+    def _load(self, draw: Draw, made: Made) -> tuple[Example, list[Tensor | None]] | None:
+        """The row's example with its pictures, and features that are there of them."""
         key = ""
         try:
             example = draw.example()
             key = example.key
-            return replace(example, messages=load_chat(example.messages))
+            example = replace(example, messages=load_chat(example.messages))
+            return example, self._features(example) if self._cached else []
         except UNUSABLE as error:
             self._skip(draw, key, error, made)
             return None

@@ -8,6 +8,7 @@ from typing import Any
 
 import datasets
 import ijson
+import pyarrow as pa
 from huggingface_hub import hf_hub_download
 
 from theworld_train.errors import UsageError
@@ -26,7 +27,8 @@ class ArrowRows(Sequence[dict[str, Any]]):
         return len(self._table)
 
     def __getitem__(self, index: Any) -> Any:
-        return self._table[int(index)].to_pylist()[0]
+        row: Any = self._table[int(index)]
+        return _plain(row)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +61,9 @@ class Table:
         return fields
 
 
-def open_table(path: str, *, split: str = "train", of_split: Sequence[str] | None = None, stream: bool = False) -> Table:
+def open_table(
+    path: str, *, split: str = "train", of_split: Sequence[str] | None = None, stream: bool = False
+) -> Table:
     """A JSONL, parquet or Arrow file, a folder of them, or a data set of the hub.
 
     Args:
@@ -83,6 +87,16 @@ def open_table(path: str, *, split: str = "train", of_split: Sequence[str] | Non
     rows = _loaded(builder, data_files=[str(file) for file in files], split="train", streaming=stream)
     folder = place if place.is_dir() else place.parent
     return Table(name=path, rows=rows, lines=builder == "text", folder=folder)
+
+
+def stream_rows(table: datasets.IterableDataset) -> Iterator[dict[str, Any]]:
+    """The rows of a stream in ``datasets``' ``arrow`` format.
+
+    Not ``iter(table)``: in a process of a DataLoader that would share out the files once more.
+    """
+    for batch in table.iter(batch_size=1):
+        row: Any = batch
+        yield _plain(row)
 
 
 def open_array(file: Path, features: datasets.Features) -> Table:
@@ -118,6 +132,23 @@ def published_file(path: str, name: str) -> Path:
     if not (place / name).exists():
         raise UsageError(f"{path} has no {name}. Give the folder that holds it, or a data set of the hub.")
     return place / name
+
+
+def _plain(row: pa.Table) -> dict[str, Any]:
+    """A table of one row as plain values. Pictures stay bytes; columns of mixed types, kept as JSON, are parsed."""
+    return {field.name: _parsed(row.column(field.name)[0].as_py(), field.type) for field in row.schema}
+
+
+def _parsed(value: Any, kind: pa.DataType) -> Any:
+    if value is None:
+        return None
+    if isinstance(kind, pa.JsonType):
+        return json.loads(value)
+    if isinstance(kind, pa.StructType):
+        return {field.name: _parsed(value[field.name], field.type) for field in kind}
+    if isinstance(kind, pa.ListType | pa.LargeListType):
+        return [_parsed(element, kind.value_type) for element in value]
+    return value
 
 
 def _loaded(path: str, **options: Any) -> Sequence[dict[str, Any]] | datasets.IterableDataset:

@@ -11,7 +11,6 @@ from theworld_train.data.example import Example
 from theworld_train.data.rows import Table
 from theworld_train.recipe import Source
 
-
 UNUSABLE = (ValueError, OSError, TemplateError)
 """What a row raises that is no example, or whose picture, clip or conversation cannot be used."""
 
@@ -82,5 +81,5 @@ class Draw:
         Raises:
             ValueError: it is none.
         """
-        row = self.row if self.number is None else self.source.rows[self.number]  # pyright: ignore[reportIndexIssue]
-        return self.source.to_example(row)
+        rows: Any = self.source.rows
+        return self.source.to_example(self.row if self.number is None else rows[self.number])

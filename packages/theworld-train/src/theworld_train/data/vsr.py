@@ -38,7 +38,9 @@ def to_example(images: Path, row: dict[str, Any]) -> Example:
     """
     name, caption, label = row.get("image"), row.get("caption"), row.get("label")
     if not isinstance(name, str) or not isinstance(caption, str) or label not in (0, 1):
-        raise ValueError(f"the row has the image {name!r}, caption {caption!r} and label {label!r}; labels are 0 and 1.")
+        raise ValueError(
+            f"the row has the image {name!r}, caption {caption!r} and label {label!r}; labels are 0 and 1."
+        )
     messages = ask(str(_find(images, name, row.get("image_link"))), PROMPT.format(caption=caption), ANSWERS[label])
     return Example(messages=messages, key=digest(name, caption), group=digest(name))
 

@@ -71,7 +71,7 @@ def train_and_ask(
         examples = mixture(families, weights, steps * size.batch_size, seed + number)
         before = len(trained.losses)
 
-        def of_all(done: int, total: int, note: str = "", before: int = before) -> None:
+        def of_all(done: int, total: int | None, note: str = "", before: int = before) -> None:
             report(before + done, sum(size.steps), note)
 
         trained.losses += _train(model, collator, examples, size, seed, of_all, vision)
