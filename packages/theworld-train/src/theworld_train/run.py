@@ -28,6 +28,7 @@ from theworld_train.jobs import Bars, Report
 from theworld_train.loggers import LOG, Lines, Logger, open_loggers, read_lines
 from theworld_train.pair import make_pair
 from theworld_train.processes import on_any, on_main
+from theworld_train.reach import reach_all
 from theworld_train.recipe import EvalSettings, Recipe, StageSettings
 from theworld_train.run_folder import PARTS, RECIPE, prepare
 from theworld_train.signals import stop_requests
@@ -140,6 +141,7 @@ class _Run:
             self.say(f"stage {stage.name}\n{table(rows)}")
             (self.out / PARTS).write_text(json.dumps([asdict(row) for row in rows], indent=2), encoding="utf-8")
         bases = fingerprints(model, trained)
+        reach_all(model)
         if self.sharded:
             sharding.shard(model, getattr(torch, self.recipe.model.dtype), self.process.device)
         return _Built(model=model, processor=processor, rows=rows, trained=trained, bases=bases)
@@ -240,7 +242,7 @@ def _arguments(recipe: Recipe, stage: StageSettings, index: int, out: Path) -> T
         save_steps=recipe.save.every,
         ignore_data_skip=True,  # batches start where they should
         remove_unused_columns=False,
-        ddp_find_unused_parameters=True,  # a batch without a picture leaves the projector unused
+        ddp_find_unused_parameters=False,  # none is: see reach_all
         disable_tqdm=True,
         report_to=[],
     )

@@ -49,8 +49,6 @@ def is_wanted() -> bool:
     for variable, (name, why) in _REFUSED.items():
         if parse_flag_from_env(variable):
             raise UsageError(f"accelerate's configuration has {name}: true, but {why}. Set {name}: false.")
-    if not hasattr(FSDPModule, "set_reduce_scatter_unused_params"):
-        raise UsageError(f"FSDP needs a newer torch than {torch.__version__}. Install torch 2.13 or newer, or use DDP.")
     return True
 
 
@@ -79,8 +77,7 @@ def shard(model: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
     }
     for parameter in whole:
         parameter.data = parameter.data.to(device)
-    root = fully_shard(model, mp_policy=MixedPrecisionPolicy(cast_forward_inputs=False), ignored_params=whole)
-    root.set_reduce_scatter_unused_params(True)
+    fully_shard(model, mp_policy=MixedPrecisionPolicy(cast_forward_inputs=False), ignored_params=whole)
 
 
 def reshard(model: nn.Module) -> None:
