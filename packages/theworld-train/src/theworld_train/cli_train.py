@@ -53,12 +53,11 @@ def train(
     if print_only:
         print(dump_recipe(loaded), end="")
         return
-    from accelerate import PartialState
-
+    from theworld_train.processes import part
     from theworld_train.run import run_recipe
 
     run_recipe(loaded, out or Path("runs") / loaded.name, resume=resume)
-    PartialState().destroy_process_group()
+    part()
 
 
 def _list(recipes: dict[str, str]) -> None:

@@ -33,3 +33,9 @@ def on_any(process: PartialState, flag: bool) -> bool:
     if not process.use_distributed:
         return flag
     return bool(reduce(torch.tensor(float(flag), device=process.device), reduction="sum"))
+
+
+def part() -> None:
+    """Leave the group that the processes were, where they were one."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
