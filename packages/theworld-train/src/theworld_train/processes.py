@@ -13,7 +13,8 @@ def on_main(process: PartialState, act: Callable[[], None]) -> None:
     """Let the main process do something while the others wait.
 
     Raises:
-        UsageError: it did there; the others end without a word, so that the error is shown once.
+        UsageError: it did there, and they are no group any more; the others end without a word, so that the error is
+            shown once.
     """
     error: UsageError | None = None
     if process.is_main_process:
@@ -22,10 +23,9 @@ def on_main(process: PartialState, act: Callable[[], None]) -> None:
         except UsageError as caught:
             error = caught
     [failed] = broadcast_object_list([error is not None]) if process.use_distributed else [error is not None]
-    if error is not None:
-        raise error
     if failed:
-        raise SystemExit(2)
+        part()
+        raise error or SystemExit(2)
 
 
 def on_any(process: PartialState, flag: bool) -> bool:

@@ -64,6 +64,7 @@ def run_recipe(recipe: Recipe, out: Path, *, resume: bool = False) -> Outcome:
     """
     process = PartialState(cpu=not torch.accelerator.is_available())
     sharded = sharding.is_wanted()
+    on_main(process, sharding.check_settings)
     on_main(process, lambda: prepare(recipe, out, resume=resume, processes=process.num_processes, sharded=sharded))
     last = newest(out)
     step = last[0] if last else 0

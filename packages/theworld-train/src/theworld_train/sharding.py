@@ -37,19 +37,21 @@ _REFUSED = {
 
 
 def is_wanted() -> bool:
-    """Whether accelerate was told to deal weights out, and there are processes to deal them out to.
+    """Whether accelerate was told to deal weights out, and there are processes to deal them out to."""
+    return parse_flag_from_env("ACCELERATE_USE_FSDP") and torch.distributed.is_initialized()
 
-    Raises:
-        UsageError: its configuration asks for something that cannot be followed.
+
+def check_settings() -> None:
+    """Raises:
+    UsageError: weights are to be dealt out, and accelerate's configuration asks for something that cannot be followed.
     """
-    if not parse_flag_from_env("ACCELERATE_USE_FSDP") or not torch.distributed.is_initialized():
-        return False
+    if not is_wanted():
+        return
     if (version := os.environ.get("FSDP_VERSION", "1")) != "2":
         raise UsageError(f"accelerate's configuration has fsdp_version {version}. Set fsdp_version: 2, or use DDP.")
     for variable, (name, why) in _REFUSED.items():
         if parse_flag_from_env(variable):
             raise UsageError(f"accelerate's configuration has {name}: true, but {why}. Set {name}: false.")
-    return True
 
 
 def shard(model: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
