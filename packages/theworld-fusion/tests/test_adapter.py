@@ -102,6 +102,21 @@ def test_a_loaded_adapter_can_be_saved_again(adapter: Path, tmp_path: Path) -> N
         assert (tmp_path / name).read_bytes() == (adapter / name).read_bytes()
 
 
+def test_of_several_processes_one_writes_and_bases_may_be_known_already(
+    build: Callable[..., Pair], adapter: Path, tmp_path: Path
+) -> None:
+    model, _ = build()
+    trained(model, "world_projector")
+    save_adapter(model, tmp_path / "other", is_main_process=False)
+    assert not (tmp_path / "other").exists()
+    bases = json.loads((adapter / DESCRIPTION).read_text())["bases"]
+    with torch.no_grad():
+        model.lm_head.weight.add_(1)  # as if it could not be read any more
+    save_adapter(model, tmp_path / "one", bases=bases)
+    assert load_file(tmp_path / "one" / WEIGHTS).keys() == load_file(adapter / WEIGHTS).keys()
+    assert json.loads((tmp_path / "one" / DESCRIPTION).read_text())["bases"] == bases
+
+
 def test_dtype_may_differ_from_the_one_it_was_trained_in(adapter: Path) -> None:
     model, processor = load_adapter(adapter, dtype=torch.bfloat16)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,18 @@ _LORA_KEYS = ("r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alph
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 
-def save_adapter(model: nn.Module, folder: str | Path, trained: Collection[str] | None = None) -> None:
+def save_adapter(
+    model: nn.Module,
+    folder: str | Path,
+    trained: Collection[str] | None = None,
+    *,
+    bases: Mapping[str, str] | None = None,
+    is_main_process: bool = True,
+) -> None:
     """Write what was trained, each weight in the dtype that it has.
+
+    Weights that are dealt out over processes (``DTensor``) are gathered one after the other, what was not trained never
+    is: all processes call this, with the ``bases`` of before, and one of them writes.
 
     Args:
         model: from ``assemble`` or ``load_adapter``; LoRA is saved too, whether from ``model.add_adapter`` or from
@@ -42,6 +52,8 @@ def save_adapter(model: nn.Module, folder: str | Path, trained: Collection[str] 
         trained: names of the parameters that differ from the bases', for when a later stage of training has frozen
             some of them again; default: every parameter that requires gradients. World projector, gate and LoRA layers
             are saved in any case: no base has them.
+        bases: their ``fingerprints``, where they were taken already; default: they are taken now.
+        is_main_process: whether this process writes.
 
     Raises:
         CheckpointError: the model was not made by ``assemble`` or ``load_adapter``, so its bases are not known, or it
@@ -59,11 +71,14 @@ def save_adapter(model: nn.Module, folder: str | Path, trained: Collection[str] 
             f"the model has no {', '.join(unknown[:3])}, which trained names. "
             "Take names of model.named_parameters(), as they are now."
         )
-    tensors = {
-        name: parameter.detach().contiguous()
-        for name, parameter in parameters.items()
-        if name in trained or _is_new(name)
-    }
+    saved = [name for name in parameters if name in trained or _is_new(name)]
+    tensors: dict[str, Tensor] = {}
+    for name in saved:
+        whole = _whole(parameters[name].detach())
+        if is_main_process:
+            tensors[name] = whole.contiguous()
+    if not is_main_process:
+        return
     lora: dict[str, Any] = getattr(model, "peft_config", None) or getattr(inner, "peft_config", {})
     folder = Path(folder)
     description = {
@@ -72,7 +87,7 @@ def save_adapter(model: nn.Module, folder: str | Path, trained: Collection[str] 
         "beside": _beside(folder, assembly),
         "lora": {name: config.to_dict() for name, config in lora.items()},
         "trained": sorted(tensors),
-        "bases": fingerprints(inner, set(tensors)),
+        "bases": fingerprints(inner, set(tensors)) if bases is None else dict(bases),
     }
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
@@ -159,6 +174,12 @@ def fingerprints(model: nn.Module, trained: set[str]) -> dict[str, str]:
         digest = digests["world" if name.startswith("model.world_encoder.") else "vlm"]
         digest.update(f"{name}{tuple(parameter.shape)}".encode() + sample.view(torch.int16).numpy().tobytes())
     return {base: digest.hexdigest() for base, digest in digests.items()}
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """The tensor, gathered in CPU memory if it is dealt out over processes. Not every torch has ``DTensor``."""
+    gather = getattr(tensor, "full_tensor", None)
+    return tensor if gather is None else gather().cpu()
 
 
 def _is_new(name: str) -> bool:

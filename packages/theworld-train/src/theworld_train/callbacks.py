@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-import torch
+from accelerate import PartialState
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from theworld_train.jobs import Report
+from theworld_train.processes import on_any
 
 if TYPE_CHECKING:
     from theworld_train.trainer import Trainer
@@ -74,14 +75,9 @@ class Every(TrainerCallback):
 class StopOnRequest(TrainerCallback):
     """Once any process was asked to stop, all save after the same step and end."""
 
-    def __init__(self, trainer: "Trainer", requested: Event) -> None:
-        self.trainer, self.requested = trainer, requested
-        self.stopped = False
+    def __init__(self, process: PartialState, requested: Event) -> None:
+        self.process, self.requested = process, requested
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        asked = torch.tensor(float(self.requested.is_set()), device=args.device)
-        if args.world_size > 1:
-            asked = self.trainer.accelerator.reduce(asked, reduction="sum")
-        if asked:
-            self.stopped = state.global_step < state.max_steps
+        if on_any(self.process, self.requested.is_set()):
             control.should_save = control.should_training_stop = True

@@ -53,16 +53,19 @@ def train(
     if print_only:
         print(dump_recipe(loaded), end="")
         return
+    from theworld_train.cache import Rank
+    from theworld_train.processes import part
     from theworld_train.run import run_recipe
 
     out = out or Path("runs") / loaded.name
     outcome = run_recipe(loaded, out, resume=resume)
+    part()
+    if Rank.of_this_process().number:
+        return
     if outcome.step < outcome.steps:
         print(f"stopped after step {outcome.step} of {outcome.steps}, as asked. Go on: the same command with --resume")
     else:
-        print(
-            f"trained: {outcome.checkpoint}    figures: {out / 'loss.png'}, tensorboard --logdir {out / 'tensorboard'}"
-        )
+        print(f"trained: {outcome.checkpoint}    figures: {out / 'loss.png'}, {out / 'tensorboard'}")
         print(f'ask it: theworld answer --model {outcome.checkpoint} --image photo.jpg "What is it?"')
 
 

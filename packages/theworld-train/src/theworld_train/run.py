@@ -16,6 +16,8 @@ from transformers import TrainingArguments, set_seed
 
 from theworld_encoders.features import encoder_key
 from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor, fill_adapter, save_adapter
+from theworld_fusion.adapter import fingerprints
+from theworld_train import sharding
 from theworld_train.callbacks import Every, Figures, StopOnRequest
 from theworld_train.checkpoints import newest
 from theworld_train.curve import draw_losses
@@ -25,6 +27,8 @@ from theworld_train.evaluate.held_out import HeldOut
 from theworld_train.jobs import Bars, Report
 from theworld_train.loggers import LOG, Lines, Logger, open_loggers, read_lines
 from theworld_train.pair import make_pair
+from theworld_train.processes import on_any, on_main
+from theworld_train.reach import reach_all
 from theworld_train.recipe import EvalSettings, Recipe, StageSettings
 from theworld_train.run_folder import PARTS, RECIPE, SAMPLES, prepare
 from theworld_train.signals import stop_requests
@@ -59,9 +63,9 @@ def run_recipe(recipe: Recipe, out: Path, *, resume: bool = False) -> Outcome:
             or a checkpoint cannot be written.
     """
     process = PartialState(cpu=not torch.accelerator.is_available())
-    if process.is_main_process:
-        prepare(recipe, out, resume=resume)
-    process.wait_for_everyone()
+    sharded = sharding.is_wanted()
+    on_main(process, sharding.check_settings)
+    on_main(process, lambda: prepare(recipe, out, resume=resume, processes=process.num_processes, sharded=sharded))
     last = newest(out)
     step = last[0] if last else 0
     with ExitStack() as stack:
@@ -70,6 +74,7 @@ def run_recipe(recipe: Recipe, out: Path, *, resume: bool = False) -> Outcome:
             recipe=recipe,
             out=out,
             process=process,
+            sharded=sharded,
             loggers=[stack.enter_context(closing(one)) for one in (open_loggers(recipe, out, step) if main else ())],
             samples=stack.enter_context(closing(Lines(out / SAMPLES, step))) if main else None,
             requested=stack.enter_context(stop_requests()),
@@ -90,6 +95,8 @@ class _Built:
     rows: list[PartRow]
     trained: set[str]
     """Names of parameters that this stage trains or an earlier one did."""
+    bases: Mapping[str, str]
+    """Fingerprints of what was not trained."""
 
 
 @dataclass(kw_only=True)
@@ -99,6 +106,8 @@ class _Run:
     recipe: Recipe
     out: Path
     process: PartialState
+    sharded: bool
+    """Whether weights are dealt out over the processes."""
     loggers: list[Logger]
     samples: Lines | None
     requested: Event
@@ -117,7 +126,7 @@ class _Run:
         """Train what is left after ``step``."""
         for index, stage in enumerate(self.recipe.stages):
             first = sum(before.steps for before in self.recipe.stages[:index])
-            if step < first + stage.steps and not self.requested.is_set():
+            if step < first + stage.steps and not on_any(self.process, self.requested.is_set()):
                 self._train(self._build(index), index, first)
 
     def _build(self, index: int) -> _Built:
@@ -128,11 +137,15 @@ class _Run:
         trained = fill_adapter(model, source) if source else set[str]()
         set_seed(self.recipe.seed + index)  # of new LoRA layers
         rows = apply_parts(model, stage.parts, self.recipe.optim.lr)
-        built = _Built(model=model, processor=processor, rows=rows, trained=trained | trainable_names(model))
+        trained |= trainable_names(model)
         if self.process.is_main_process:
             self.say(f"stage {stage.name}\n{table(rows)}")
             (self.out / PARTS).write_text(json.dumps([asdict(row) for row in rows], indent=2), encoding="utf-8")
-        return built
+        bases = fingerprints(model, trained)
+        reach_all(model)
+        if self.sharded:
+            sharding.shard(model, getattr(torch, self.recipe.model.dtype), self.process.device)
+        return _Built(model=model, processor=processor, rows=rows, trained=trained, bases=bases)
 
     def _train(self, built: _Built, index: int, first: int) -> None:
         recipe, stage, rank = self.recipe, self.recipe.stages[index], self.process.process_index
@@ -165,7 +178,7 @@ class _Run:
             if recipe.eval is not None:
                 regular.append((recipe.eval.every, self._evaluation(trainer, built.processor, stage, recipe.eval)))
             trainer.add_callback(Every(*regular))
-            trainer.add_callback(StopOnRequest(trainer, self.requested))
+            trainer.add_callback(StopOnRequest(self.process, self.requested))
             trainer.train() if checkpoint is None else trainer.resume(checkpoint)
 
     def _evaluation(
@@ -180,6 +193,7 @@ class _Run:
             with trainer.accelerator.autocast():
                 loss = held.loss(model)
                 samples = held.samples(model, settings.samples, settings.max_new_tokens)
+            sharding.reshard(model)
             self._log({"eval_loss": loss}, trainer.step)
             if self.samples is not None:
                 for sample in samples:
@@ -197,9 +211,11 @@ class _Run:
             draw_losses(read_lines(self.out / LOG), self.out / LOSS)
 
     def _save(self, built: _Built, folder: Path) -> None:
-        save_adapter(built.model, folder, built.trained)
-        for name in (RECIPE, PARTS):
-            shutil.copyfile(self.out / name, folder / name)
+        main = self.process.is_main_process
+        save_adapter(built.model, folder, built.trained, bases=built.bases, is_main_process=main)
+        if main:
+            for name in (RECIPE, PARTS):
+                shutil.copyfile(self.out / name, folder / name)
 
 
 def _arguments(recipe: Recipe, stage: StageSettings, index: int, out: Path) -> TrainingArguments:
@@ -227,7 +243,7 @@ def _arguments(recipe: Recipe, stage: StageSettings, index: int, out: Path) -> T
         save_steps=recipe.save.every,
         ignore_data_skip=True,  # batches start where they should
         remove_unused_columns=False,
-        ddp_find_unused_parameters=True,  # a batch without a picture leaves the projector unused
+        ddp_find_unused_parameters=False,  # none is: see reach_all
         disable_tqdm=True,
         report_to=[],
     )

@@ -4,19 +4,25 @@ import difflib
 import shutil
 from pathlib import Path
 
+from theworld_train.checkpoints import newest
 from theworld_train.errors import UsageError
 from theworld_train.pair import TINY, make_tiny_pair
 from theworld_train.recipe import Recipe
 from theworld_train.recipe_file import dump_recipe
+from theworld_train.trainer import check_processes
 
 RECIPE, PARTS, SAMPLES = "recipe.yaml", "parts.json", "samples.jsonl"
 
 
-def prepare(recipe: Recipe, out: Path, *, resume: bool) -> None:
+def prepare(recipe: Recipe, out: Path, *, resume: bool, processes: int = 1, sharded: bool = False) -> None:
     """Make the folder of a new run, or see that the run to be resumed is the one in it.
 
+    Args:
+        processes, sharded: how many take part, and whether weights are dealt out over them.
+
     Raises:
-        UsageError: a run is there and is not to be resumed, or the other way round, or it has another recipe.
+        UsageError: a run is there and is not to be resumed, or the other way round, or it has another recipe or other
+            processes.
     """
     text, file = dump_recipe(recipe), out / RECIPE
     if resume:
@@ -28,6 +34,8 @@ def prepare(recipe: Recipe, out: Path, *, resume: bool) -> None:
                 f"{out} holds a run of another recipe: {'; '.join(' '.join(line.split()) for line in lines[:2])}. "
                 f"Resume it with its own, {file}, or start a new run in another folder, with model.init_from."
             )
+        if last := newest(out):
+            check_processes(last[1], processes, sharded=sharded)
     elif any(out.glob("checkpoint-*")):  # one that failed before its first has nothing to lose
         raise UsageError(
             f"{out} holds a run already. Go on with it (--resume), or start a new one in another folder (--out)."

@@ -6,6 +6,7 @@ What is its own is left to it: accumulation, clipping, precision, schedules, pro
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,14 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from theworld_train import sharding
 from theworld_train.checkpoints import commit, writing
 from theworld_train.errors import UsageError
 
 _PROGRESS = "progress-{}.json"
 """In a checkpoint: what a process has consumed."""
+_OPTIMIZER, _SCHEDULER = "optimizer-{}.safetensors", "scheduler.pt"
+"""In a checkpoint, where weights were dealt out: a process's part of the optimiser's state, and the schedule."""
 
 Group = dict[str, Any]
 """Of parameters, as ``torch.optim`` takes them."""
@@ -35,7 +39,7 @@ class Trainer(transformers.Trainer):
             is required, and goes to the model.
         groups: of the parameters that are trained, with their learning rates.
         run: the run's folder; without it nothing is saved.
-        save: writes the model's weights into a folder.
+        save: writes the model's weights into a folder; every process calls it, and one of them writes.
         first_step: of the whole run, where stages went before.
         keep: how many checkpoints are kept.
     """
@@ -87,8 +91,25 @@ class Trainer(transformers.Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)  # pyright: ignore[reportArgumentType]
-            self.optimizer = kind(list(self.groups), **options)
+            self.optimizer = kind([dict(group) for group in self.groups], **options)
         return self.optimizer  # pyright: ignore[reportReturnType]
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        if sharding.is_wanted():
+            sharding.announce(self.accelerator)
+            self.is_fsdp_enabled = True
+
+    def autocast_smart_context_manager(self, cache_enabled: bool | None = True) -> AbstractContextManager[None]:
+        """For FSDP, where accelerate leaves it out: weights that are whole everywhere are in several dtypes."""
+        return self.accelerator.autocast() if self.is_fsdp_enabled else nullcontext()
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        if self.is_fsdp_enabled:  # accelerate finds parameters again by their address, which all empty shards share
+            for group, own in zip(self.optimizer.param_groups, self.groups, strict=True):
+                group["params"] = list(own["params"])
+        return prepared
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Only a folder for the rest: weights are saved where they stay, beside the bases that they may refer to."""
@@ -120,6 +141,24 @@ class Trainer(transformers.Trainer):
                 commit(self._folder, self.run, self.step, self.keep)
             self.accelerator.wait_for_everyone()
         self._folder = None
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        folder = Path(output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        sharding.save_optimizer(self.optimizer, folder / _OPTIMIZER.format(self.args.process_index))
+        if self.args.should_save:
+            torch.save(self.lr_scheduler.state_dict(), folder / _SCHEDULER)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if not self.is_fsdp_enabled or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        folder = Path(checkpoint)
+        sharding.load_optimizer(self.optimizer, folder / _OPTIMIZER.format(self.args.process_index))
+        self.lr_scheduler.load_state_dict(torch.load(folder / _SCHEDULER, weights_only=True))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Nothing: an adapter's weights need its bases, which only the model's maker knows."""
@@ -167,16 +206,21 @@ class _Unlogged(TrainerCallback):
         self.trainer._globalstep_last_logged = self.logged
 
 
-def read_progress(checkpoint: Path, rank: int) -> dict[str, Any]:
-    """What a process wrote into a checkpoint.
-
-    Raises:
-        UsageError: it was written by fewer processes.
+def check_processes(checkpoint: Path, processes: int, *, sharded: bool) -> None:
+    """Raises:
+    UsageError: the checkpoint was written by more or fewer processes, or by such that kept weights another way.
     """
-    path = checkpoint / _PROGRESS.format(rank)
-    if not path.is_file():
+    written = len(list(checkpoint.glob(_PROGRESS.format("*"))))
+    if written != processes:
         raise UsageError(
-            f"{checkpoint} was written by {len(list(checkpoint.glob(_PROGRESS.format('*'))))} processes, this is "
-            f"process {rank + 1}. Resume with as many as it was written by."
+            f"{checkpoint} was written by {written} processes, and this is a run of {processes}. Resume with as many as "
+            "it was written by, or start a new run from its weights, with model.init_from."
         )
-    return json.loads(path.read_text(encoding="utf-8"))
+    if (was := (checkpoint / _OPTIMIZER.format(0)).exists()) != sharded:
+        ways = {True: "FSDP", False: "DDP or a single process"}
+        raise UsageError(f"{checkpoint} was written under {ways[was]}, and this is {ways[sharded]}. Resume as it was.")
+
+
+def read_progress(checkpoint: Path, rank: int) -> dict[str, Any]:
+    """What a process wrote into a checkpoint."""
+    return json.loads((checkpoint / _PROGRESS.format(rank)).read_text(encoding="utf-8"))

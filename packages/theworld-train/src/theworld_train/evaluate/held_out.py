@@ -9,7 +9,7 @@ from torch import nn
 from theworld_fusion import TheWorldProcessor
 from theworld_tokens import IGNORE_INDEX
 from theworld_train.data import Collator, Example
-from theworld_train.evaluate.answers import answers
+from theworld_train.evaluate.answers import answers, to_device
 
 
 class HeldOut:
@@ -35,8 +35,8 @@ class HeldOut:
         return total / max(tokens, 1)
 
     def samples(self, model: Any, number: int, max_new_tokens: int) -> list[dict[str, str]]:
-        """Question, wanted and given answer of the first ``number`` examples."""
-        shown = self.examples[:number]
+        """Question, wanted and given answer of the first ``number`` examples that show something."""
+        shown = [example for example in self.examples if _has_media(example)][:number]
         given = answers(
             model, self.processor, shown, world=self.world, batch_size=self.batch_size, max_new_tokens=max_new_tokens
         )
@@ -46,17 +46,13 @@ class HeldOut:
         ]
 
 
-def to_device(batch: Any, device: torch.device) -> Any:
-    """Every tensor of a batch, in lists too."""
-    if isinstance(batch, torch.Tensor):
-        return batch.to(device)
-    if isinstance(batch, dict):
-        return {name: to_device(value, device) for name, value in batch.items()}
-    return [to_device(value, device) for value in batch] if isinstance(batch, list) else batch
-
-
 def device_of(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
+
+
+def _has_media(example: Example) -> bool:
+    contents = [message["content"] for message in example.messages if not isinstance(message["content"], str)]
+    return any(block["type"] != "text" for content in contents for block in content)
 
 
 def _text(message: dict[str, Any]) -> str:

@@ -1,0 +1,201 @@
+"""Training on several processes is training on one; what a launch would do is printed, and is what it does."""
+
+import importlib.util
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate.commands.launch import launch_command_parser
+from safetensors.torch import load_file
+
+from theworld_fusion import load_adapter
+from theworld_fusion.adapter import WEIGHTS
+from theworld_train.cli import main
+from theworld_train.trainer import check_processes, read_progress
+
+spec = importlib.util.spec_from_file_location("launching", Path(__file__).with_name("launching.py"))
+assert spec is not None
+assert spec.loader is not None
+launching: Any = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(launching)
+THEWORLD, figures, finish = launching.THEWORLD, launching.figures, launching.finish
+launched, write_recipe = launching.launched, launching.write_recipe
+
+Run = Callable[..., tuple[int, str, str]]
+STEPS = 4
+
+
+@pytest.fixture
+def theworld(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    for variable in ("NODE_RANK", "SLURM_NODEID", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(variable, raising=False)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["theworld", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main()
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_a_dry_run_prints_a_command_that_accelerate_takes(theworld: Run, tmp_path: Path, strategy: str) -> None:
+    out = tmp_path / "a run"
+    shape = ("--strategy", strategy, "--nodes", "3", "--processes-per-node", "8", "--main-address", "first.node")
+    further = ("--set", "seed=1", "--resume")
+    code, printed, said = theworld(
+        "launch",
+        "smoke",
+        "--out",
+        str(out),
+        *shape,
+        "--main-port",
+        "29",
+        "--machine-rank",
+        "2",
+        "--dry-run",
+        "--",
+        *further,
+    )
+    assert (code, said, out.exists()) == (0, "", False)
+    [line] = printed.splitlines()
+    python, *launcher = shlex.split(line)
+    assert (python, launcher[:2]) == (sys.executable, ["-m", "accelerate.commands.launch"])
+    given = launch_command_parser().parse_args(launcher[2:])
+    assert (given.num_machines, given.num_processes, given.machine_rank) == (3, 24, 2)
+    assert (given.main_process_ip, given.main_process_port) == ("first.node", 29)
+    assert Path(given.config_file).name == f"{strategy}.yaml"
+    assert (given.module, given.training_script) == (True, "theworld_train")
+    assert given.training_script_args == ["train", "smoke", "--out", str(out), *further]
+
+
+def test_several_machines_find_each_other_by_the_environment(theworld: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ("launch", "smoke", "--nodes", "2", "--processes-per-node", "1", "--dry-run")
+    for variable, value in {"SLURM_NODEID": "1", "MASTER_ADDR": "first", "MASTER_PORT": "29"}.items():
+        code, _, said = theworld(*command)
+        assert code == 2
+        assert "is missing. Give it, or set" in said
+        monkeypatch.setenv(variable, value)
+    given = launch_command_parser().parse_args(shlex.split(theworld(*command)[1])[3:])
+    assert (given.machine_rank, given.main_process_ip, given.main_process_port) == (1, "first", 29)
+
+
+def test_a_job_script_is_bash_and_is_only_printed(theworld: Run, tmp_path: Path) -> None:
+    out = tmp_path / "it's a run"
+    shape = ("--nodes", "2", "--processes-per-node", "8", "--time", "1-12", "--partition", "big,small")
+    code, printed, said = theworld(
+        "launch", "smoke", "--out", str(out), *shape, "--slurm", "--dry-run", "--", "--set", "seed=1"
+    )
+    assert (code, said, out.exists()) == (0, "", False)
+    command, _, name, script = printed.split("\n", 3)
+    assert shlex.split(command) == ["sbatch", str(out / "job.sbatch")]
+    assert name == f"# {out / 'job.sbatch'}"
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    for setting in (
+        "nodes=2",
+        "gpus-per-node=8",
+        "cpus-per-task=8",
+        "time=1-12",
+        "partition=big,small",
+        "job-name=smoke",
+    ):
+        assert f"#SBATCH --{setting}\n" in script
+    assert "mail" not in script
+    assert "#SBATCH --partition" not in theworld("launch", "smoke", *shape[:4], "--slurm", "--dry-run")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("smok",), "there is no recipe called 'smok'."),
+        (("smoke", "--strategy", "fsdp"), "--strategy is 'fsdp'. Give one of ddp, fsdp2."),
+        (("smoke", "--partition", "big"), "--partition is big, without --slurm."),
+        (("smoke", "--slurm", "--partition", "big\n#SBATCH --x"), "--partition is 'big\\n#SBATCH --x'."),
+        (("smoke", "--slurm", "--time", "4h"), "--time is '4h'."),
+    ],
+)
+def test_what_cannot_be_launched(theworld: Run, arguments: tuple[str, ...], message: str) -> None:
+    code, out, said = theworld("launch", *arguments, "--processes-per-node", "2", "--dry-run")
+    assert (code, out) == (2, "")
+    assert said.startswith(f"theworld: {message}")
+
+
+def test_without_sbatch_the_script_stays(theworld: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, _, said = theworld("launch", "smoke", "--out", str(tmp_path), "--processes-per-node", "2", "--slurm")
+    assert code == 2
+    assert "there is no sbatch here" in said
+    assert (tmp_path / "job.sbatch").read_text(encoding="utf-8").startswith("#!/bin/bash\n")
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_recipe(tmp_path_factory.mktemp("recipe"))
+
+
+@pytest.fixture(scope="module")
+def ddp(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run's folder after two replicas trained. Not to be changed."""
+    out = tmp_path_factory.mktemp("ddp") / "run"
+    code, said = finish(launched(recipe, out, "ddp"))
+    assert code == 0, said
+    return out
+
+
+def assert_alike(run: Path, other: Path) -> None:
+    """To float32's rounding: sums over processes have another order."""
+    one, two = (load_file(folder / f"checkpoint-{STEPS}" / WEIGHTS) for folder in (run, other))
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, atol=1e-5, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
+    for figure, same in zip(figures(run), figures(other), strict=True):
+        assert same == pytest.approx(figure, rel=1e-5)
+
+
+def test_two_replicas_train_as_one_process_that_accumulates_twice_as_much(
+    recipe: Path, ddp: Path, tmp_path: Path
+) -> None:
+    command = [*THEWORLD, "train", str(recipe), "--set", "batch.accumulate=4", "--out", str(tmp_path / "run")]
+    code, said = finish(command)
+    assert code == 0, said
+    assert_alike(ddp, tmp_path / "run")
+    # The rows of one process, dealt out: none is seen twice.
+    checkpoint = ddp / f"checkpoint-{STEPS}"
+    one = read_progress(tmp_path / "run" / f"checkpoint-{STEPS}", 0)
+    ranks = [read_progress(checkpoint, rank) for rank in (0, 1)]
+    assert [rank["examples"] for rank in ranks] == [STEPS * 2] * 2
+    assert one["examples"] == STEPS * 4
+    assert ranks[0]["digest"] != ranks[1]["digest"]
+    # One set of everything that is the run's.
+    assert len(figures(ddp)) == STEPS
+    assert len(list((ddp / "tensorboard").iterdir())) == 1
+    assert {file.name for file in ddp.iterdir()} - {file.name for file in (tmp_path / "run").iterdir()} == {
+        "skipped-1.jsonl"
+    }
+
+
+def test_weights_that_are_dealt_out_train_as_replicas_do(recipe: Path, ddp: Path, tmp_path: Path) -> None:
+    code, said = finish(launched(recipe, tmp_path / "run", "fsdp2"))
+    assert code == 0, said
+    assert_alike(ddp, tmp_path / "run")
+    checkpoint = tmp_path / "run" / f"checkpoint-{STEPS}"
+    model, _ = load_adapter(checkpoint)  # whole, on the bases by whose fingerprints it was saved
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained == load_file(checkpoint / WEIGHTS).keys()
+    sizes = [(checkpoint / f"optimizer-{rank}.safetensors").stat().st_size for rank in (0, 1)]
+    whole = (ddp / f"checkpoint-{STEPS}" / "optimizer.pt").stat().st_size
+    assert max(sizes) < 0.75 * whole  # each process kept its part
+    for processes, sharded, message in (
+        (2, False, "under FSDP, and this is DDP"),
+        (3, True, "by 2 processes, .* of 3"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_processes(checkpoint, processes, sharded=sharded)
