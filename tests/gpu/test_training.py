@@ -1,4 +1,4 @@
-"""Training on every accelerator, else on two CPU processes: whatever ends it, going on gives what one long run gives."""
+"""Training on every accelerator, else on two CPU processes: whatever ends it, going on gives what one run gives."""
 
 import importlib.util
 import json

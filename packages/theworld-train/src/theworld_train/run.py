@@ -144,7 +144,7 @@ class _Run:
         bases = fingerprints(model, trained)
         reach_all(model)
         if self.sharded:
-            sharding.shard(model, getattr(torch, self.recipe.model.dtype), self.process.device)
+            sharding.shard(model, getattr(torch, self.recipe.model.dtype), torch.device(self.process.device or "cpu"))
         return _Built(model=model, processor=processor, rows=rows, trained=trained, bases=bases)
 
     def _train(self, built: _Built, index: int, first: int) -> None:

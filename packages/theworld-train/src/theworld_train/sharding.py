@@ -1,7 +1,7 @@
 """Weights dealt out over the processes of a run (FSDP2): which are, and what a process keeps of its optimiser.
 
-accelerate's launcher and configuration ask for it, but the units are cut here: its own cut gathers, for every layer that
-runs, what other processes may never ask for, because their batch has no picture; both would then wait for ever.
+accelerate's launcher and configuration ask for it, but the units are cut here: its own cut gathers, for every layer
+that runs, what other processes may never ask for, because their batch has no picture; both would then wait for ever.
 """
 
 import json
