@@ -52,7 +52,18 @@ def test_a_dry_run_prints_a_command_that_accelerate_takes(theworld: Run, tmp_pat
     shape = ("--strategy", strategy, "--nodes", "3", "--processes-per-node", "8", "--main-address", "first.node")
     further = ("--set", "seed=1", "--resume")
     code, printed, said = theworld(
-        "launch", "smoke", "--out", str(out), *shape, "--main-port", "29", "--machine-rank", "2", "--dry-run", "--", *further
+        "launch",
+        "smoke",
+        "--out",
+        str(out),
+        *shape,
+        "--main-port",
+        "29",
+        "--machine-rank",
+        "2",
+        "--dry-run",
+        "--",
+        *further,
     )
     assert (code, said, out.exists()) == (0, "", False)
     [line] = printed.splitlines()
@@ -80,13 +91,22 @@ def test_several_machines_find_each_other_by_the_environment(theworld: Run, monk
 def test_a_job_script_is_bash_and_is_only_printed(theworld: Run, tmp_path: Path) -> None:
     out = tmp_path / "it's a run"
     shape = ("--nodes", "2", "--processes-per-node", "8", "--time", "1-12", "--partition", "big,small")
-    code, printed, said = theworld("launch", "smoke", "--out", str(out), *shape, "--slurm", "--dry-run", "--", "--set", "seed=1")
+    code, printed, said = theworld(
+        "launch", "smoke", "--out", str(out), *shape, "--slurm", "--dry-run", "--", "--set", "seed=1"
+    )
     assert (code, said, out.exists()) == (0, "", False)
     command, _, name, script = printed.split("\n", 3)
     assert shlex.split(command) == ["sbatch", str(out / "job.sbatch")]
     assert name == f"# {out / 'job.sbatch'}"
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
-    for setting in ("nodes=2", "gpus-per-node=8", "cpus-per-task=8", "time=1-12", "partition=big,small", "job-name=smoke"):
+    for setting in (
+        "nodes=2",
+        "gpus-per-node=8",
+        "cpus-per-task=8",
+        "time=1-12",
+        "partition=big,small",
+        "job-name=smoke",
+    ):
         assert f"#SBATCH --{setting}\n" in script
     assert "mail" not in script
     assert "#SBATCH --partition" not in theworld("launch", "smoke", *shape[:4], "--slurm", "--dry-run")[1]
@@ -157,7 +177,9 @@ def test_two_replicas_train_as_one_process_that_accumulates_twice_as_much(
     # One set of everything that is the run's.
     assert len(figures(ddp)) == STEPS
     assert len(list((ddp / "tensorboard").iterdir())) == 1
-    assert {file.name for file in ddp.iterdir()} - {file.name for file in (tmp_path / "run").iterdir()} == {"skipped-1.jsonl"}
+    assert {file.name for file in ddp.iterdir()} - {file.name for file in (tmp_path / "run").iterdir()} == {
+        "skipped-1.jsonl"
+    }
 
 
 def test_weights_that_are_dealt_out_train_as_replicas_do(recipe: Path, ddp: Path, tmp_path: Path) -> None:
@@ -171,6 +193,9 @@ def test_weights_that_are_dealt_out_train_as_replicas_do(recipe: Path, ddp: Path
     sizes = [(checkpoint / f"optimizer-{rank}.safetensors").stat().st_size for rank in (0, 1)]
     whole = (ddp / f"checkpoint-{STEPS}" / "optimizer.pt").stat().st_size
     assert max(sizes) < 0.75 * whole  # each process kept its part
-    for processes, sharded, message in ((2, False, "under FSDP, and this is DDP"), (3, True, "by 2 processes, .* of 3")):
+    for processes, sharded, message in (
+        (2, False, "under FSDP, and this is DDP"),
+        (3, True, "by 2 processes, .* of 3"),
+    ):
         with pytest.raises(ValueError, match=message):
             check_processes(checkpoint, processes, sharded=sharded)

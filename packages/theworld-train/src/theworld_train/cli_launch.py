@@ -11,7 +11,9 @@ from theworld_train.errors import UsageError
 
 
 def launch(
-    recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or path of a YAML file.", show_default=False)],
+    recipe: Annotated[
+        str, typer.Argument(help="Name of a shipped recipe, or path of a YAML file.", show_default=False)
+    ],
     arguments: Annotated[
         list[str] | None, typer.Argument(help="After --: further arguments of theworld train.", show_default=False)
     ] = None,

@@ -46,6 +46,8 @@ class _Reaching(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Float[Tensor, "*b d"]) -> tuple[Tensor, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, gradient: Float[Tensor, "*b d"]
+    ) -> tuple[Tensor, ...]:
         zeros = {kind: torch.zeros((), dtype=kind[0], device=kind[1]) for kind in {like[1:] for like in ctx.like}}
         return gradient, *(zeros[like[1:]].expand(like[0]) for like in ctx.like)

@@ -142,7 +142,8 @@ class Trainer(transformers.Trainer):
         folder.mkdir(parents=True, exist_ok=True)
         sharding.save_optimizer(self.optimizer, folder / _OPTIMIZER.format(self.args.process_index))
         if self.args.should_save:
-            torch.save(self.lr_scheduler.state_dict(), folder / _SCHEDULER)
+            schedule: Any = self.lr_scheduler
+            torch.save(schedule.state_dict(), folder / _SCHEDULER)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if not self.is_fsdp_enabled or checkpoint is None:
@@ -150,7 +151,8 @@ class Trainer(transformers.Trainer):
             return
         folder = Path(checkpoint)
         sharding.load_optimizer(self.optimizer, folder / _OPTIMIZER.format(self.args.process_index))
-        self.lr_scheduler.load_state_dict(torch.load(folder / _SCHEDULER, weights_only=True))
+        schedule: Any = self.lr_scheduler
+        schedule.load_state_dict(torch.load(folder / _SCHEDULER, weights_only=True))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Nothing: an adapter's weights need its bases, which only the model's maker knows."""
@@ -205,8 +207,8 @@ def check_processes(checkpoint: Path, processes: int, *, sharded: bool) -> None:
     written = len(list(checkpoint.glob(_PROGRESS.format("*"))))
     if written != processes:
         raise UsageError(
-            f"{checkpoint} was written by {written} processes, and this is a run of {processes}. Resume with as many as "
-            "it was written by, or start a new run from its weights, with model.init_from."
+            f"{checkpoint} was written by {written} processes, and this is a run of {processes}. Resume with as many, "
+            "or start a new run from its weights, with model.init_from."
         )
     if (was := (checkpoint / _OPTIMIZER.format(0)).exists()) != sharded:
         ways = {True: "FSDP", False: "DDP or a single process"}

@@ -18,7 +18,8 @@ class HeldOut:
     def __init__(
         self, examples: Sequence[Example], processor: TheWorldProcessor, *, world: Literal["on", "off"], batch_size: int
     ) -> None:
-        self.examples, self.processor, self.world = examples, processor, world
+        self.examples, self.processor = examples, processor
+        self.world: Literal["on", "off"] = world
         self.collator = Collator(processor, world=world)
         self.batch_size = batch_size
 

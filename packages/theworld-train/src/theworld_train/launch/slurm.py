@@ -33,7 +33,7 @@ def job_script(launch: Launch, recipe: Recipe, *, time: str, partition: str | No
         raise UsageError(f"--partition is {partition!r}. Give names as sinfo shows them, separated by commas.")
     if not str(launch.out).isprintable():
         raise UsageError(f"--out is {str(launch.out)!r}, which has a line break or the like. Give it another name.")
-    environment = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)  # noqa: S701
+    environment = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
     template = environment.from_string((files("theworld_train") / "launch" / "job.sbatch.jinja").read_text("utf-8"))
     workers = max(stage.data.workers for stage in recipe.stages)
     return template.render(
