@@ -166,7 +166,7 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def gpu_integration(session: nox.Session) -> None:
-    """Placements on every accelerator of this machine, else on two CPU processes; THEWORLD_REQUIRE_GPUS=n insists."""
+    """Placements and training on every accelerator here, else on two CPU processes; THEWORLD_REQUIRE_GPUS=n insists."""
     install(session, list(PACKAGES), *test_groups(list(PACKAGES)))
     run_pytest(session, list(PACKAGES), "tests/gpu")
 

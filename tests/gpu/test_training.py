@@ -5,6 +5,7 @@ import json
 import shutil
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable
 from functools import partial
@@ -34,7 +35,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """In bfloat16, of two stages, the second of which finds what the first trained frozen, in float32."""
     folder = tmp_path_factory.mktemp("recipe")
     launching.write_recipe(folder)
-    data = {"sources": [{"kind": "chat", "path": str(folder / "rows.jsonl")}], "workers": 0, "holdout": 0.1}
+    data = {"sources": [{"kind": "chat", "path": str(folder / "rows.jsonl")}], "workers": 0, "holdout": 0.3}
     vision = {"world_projector": {}, "vision_tower": {}, "image_projector": {}}
     language = {"world_projector": {}, "language_model": {"lora": {"rank": 2, "dropout": 0.1}}}
     stages = [
@@ -96,7 +97,7 @@ def test_killed_processes_are_gone_on_from(
 ) -> None:
     command = launching.launched(recipe, tmp_path / "run", strategy, processes=len(devices))
     with running(command) as process:
-        wait_for(lambda: figures(tmp_path / "run")[-1:] and figures(tmp_path / "run")[-1]["step"] > step)
+        wait_for(process, lambda: any(line["step"] > step for line in figures(tmp_path / "run")))
         [launcher] = psutil.Process(process.pid).children()
         workers = [one for one in launcher.children() if "theworld_train" in one.cmdline()]
         assert len(workers) == len(devices)
@@ -132,7 +133,7 @@ def test_a_job_that_is_out_of_time_goes_on_in_the_next_one(
     code, said = finish(command, **slurm)
     assert code == 0, said
     with running(["bash", str(out / "job.sbatch")], **slurm) as process:
-        wait_for(lambda: len(figures(out)) >= 3)
+        wait_for(process, lambda: len(figures(out)) >= 3)
         process.send_signal(signal.SIGUSR1)
         _, said = process.communicate(timeout=launching.LIMIT)
     assert process.returncode == 0, said
@@ -175,9 +176,10 @@ def test_another_number_of_processes_or_strategy_cannot_go_on(
         assert message in said
 
 
-def wait_for(reached: Callable[[], Any]) -> None:
+def wait_for(process: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
     end = time.monotonic() + launching.LIMIT
     while not reached():
+        assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < end
         time.sleep(0.02)
 

@@ -19,7 +19,7 @@ THEWORLD = (sys.executable, "-m", "theworld_train")
 
 
 def write_recipe(folder: Path, **fields: Any) -> Path:
-    """A toy recipe in float32, of pictures and, every second row, words alone: one of two processes has no picture."""
+    """A toy recipe in float32; every second row is words alone, so that one of two processes never has a picture."""
     rows = []
     for number in range(24):
         Image.new("RGB", (48, 48), (10 * number, 250 - 10 * number, 90)).save(folder / f"{number}.png")

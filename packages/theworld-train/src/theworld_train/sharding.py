@@ -1,7 +1,7 @@
 """Weights dealt out over the processes of a run (FSDP2): which are, and what a process keeps of its optimiser.
 
-accelerate's launcher and configuration ask for it, but the units are cut here: its own cut gathers, for every layer
-that runs, what other processes may never ask for, because their batch has no picture; both would then wait for ever.
+accelerate's launcher and configuration ask for it, but the units are cut here. Cut by layers of the towers too, as it
+does, a process would gather one that others never ask for, because their batch has no picture, and wait for ever.
 """
 
 import json
@@ -57,7 +57,7 @@ def check_settings() -> None:
             raise UsageError(f"accelerate's configuration has {name}: true, but {why}. Set {name}: false.")
 
 
-def shard(model: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
+def shard(model: nn.Module, dtype: torch.dtype, device: torch.device | None) -> None:
     """Deal the language model out, in place, layer by layer, and with it whatever else is trained.
 
     Every process runs each decoder layer once for each batch, so they are units of their own. Embeddings, and what is

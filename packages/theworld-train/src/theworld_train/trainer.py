@@ -215,8 +215,8 @@ def check_processes(checkpoint: Path, processes: int, *, sharded: bool) -> None:
     written = len(list(checkpoint.glob(_PROGRESS.format("*"))))
     if written != processes:
         raise UsageError(
-            f"{checkpoint} was written by {written} processes, and this is a run of {processes}. Resume with as many "
-            "as it was written by, or start a new run from its weights, with model.init_from."
+            f"{checkpoint} was written by {written} processes, and this is a run of {processes}. Resume with as many, "
+            "or start a new run from its weights, with model.init_from."
         )
     if (was := (checkpoint / _OPTIMIZER.format(0)).exists()) != sharded:
         ways = {True: "FSDP", False: "DDP or a single process"}
