@@ -12,6 +12,7 @@ from theworld_train.data.features import with_world_features
 from theworld_train.demo.training import TrainSettings, train
 from theworld_train.evaluate.answers import answers, choose
 from theworld_train.evaluate.controls import noise, other_item
+from theworld_train.evaluate.held_out import HeldOut
 from theworld_train.evaluate.statistics import Accuracy, accuracy
 
 Pair = tuple[TheWorldForConditionalGeneration, TheWorldProcessor]
@@ -53,6 +54,24 @@ def test_choose_finds_what_was_learnt_and_never_leaves_the_choices(learnt: Pair,
         assert list(choose(*learnt, encoded, [WORDS] * 4, batch_size=batch_size)) == WORDS
     assert list(choose(*learnt, encoded, [["yes", "no"]] * 4)) != WORDS
     assert set(choose(*learnt, noise(encoded, seed=0), [["yes", "no"]] * 4)) <= {"yes", "no"}
+
+
+def test_the_loss_on_held_out_examples_is_that_of_all_logits_and_needs_none_of_them(
+    pair: Pair, encoded: list[Example]
+) -> None:
+    model, processor = pair
+    model.eval()
+    with torch.no_grad():
+        wanted = float(model(**Collator(processor)(encoded)).loss)
+    seen: list[int] = []
+    handle = model.lm_head.register_forward_hook(lambda head, inputs, logits: seen.append(logits[..., 0].numel()))
+    try:
+        for batch_size in (1, 3, 4):
+            held = HeldOut(encoded, processor, world="on", batch_size=batch_size)
+            assert held.loss(model) == pytest.approx(wanted, rel=1e-5)
+    finally:
+        handle.remove()
+    assert sum(seen) == 3 * sum(int((Collator(processor)([one])["labels"] >= 0).sum()) for one in encoded)
 
 
 def test_off_leaves_the_world_out(learnt: Pair, encoded: list[Example]) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
+from accelerate.utils import send_to_device
 from torch.distributed.fsdp import FSDPModule
 
 from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor
@@ -30,7 +31,7 @@ def answers(
     """
     for start in range(0, len(examples), batch_size):
         chunk = examples[start : start + batch_size]
-        inputs = to_device(dict(_prompts(processor, chunk, world)), model.device)
+        inputs = send_to_device(dict(_prompts(processor, chunk, world)), model.device)
         _check_world(inputs["input_ids"], processor, world)
         ids = model.generate(  # pyright: ignore[reportAttributeAccessIssue]
             **inputs, do_sample=False, max_new_tokens=max_new_tokens, synced_gpus=isinstance(model, FSDPModule)
@@ -63,7 +64,7 @@ def choose(
             for row in rows
             for choice in choices[row]
         ]
-        batch = to_device(collate(candidates), model.device)
+        batch: Any = send_to_device(collate(candidates), model.device)
         _check_world(batch["input_ids"], processor, world)
         labels = batch.pop("labels")
         logits = model(**batch).logits[:, :-1].float()
@@ -73,15 +74,6 @@ def choose(
         scores = (chosen * supervised).sum(-1).split([len(choices[row]) for row in rows])
         for row, of_row in zip(rows, scores, strict=True):
             yield choices[row][int(of_row.argmax())]
-
-
-def to_device(batch: Any, device: torch.device) -> Any:
-    """Every tensor of a batch, in lists too."""
-    if isinstance(batch, torch.Tensor):
-        return batch.to(device)
-    if isinstance(batch, dict):
-        return {name: to_device(value, device) for name, value in batch.items()}
-    return [to_device(value, device) for value in batch] if isinstance(batch, list) else batch
 
 
 def _check_world(input_ids: torch.Tensor, processor: TheWorldProcessor, world: str) -> None:

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from accelerate.utils import send_to_device
 
 from theworld_fusion import TheWorldProcessor
 from theworld_tokens import IGNORE_INDEX
 from theworld_train.data import Collator, Example
-from theworld_train.evaluate.answers import answers, to_device
+from theworld_train.evaluate.answers import answers
+from theworld_train.media import media_of_chat
 
 
 class HeldOut:
@@ -24,19 +25,19 @@ class HeldOut:
         self.batch_size = batch_size
 
     @torch.no_grad()
-    def loss(self, model: nn.Module) -> float:
-        """Mean over all supervised tokens, in nats."""
+    def loss(self, model: Any) -> float:
+        """Mean over all supervised tokens, in nats; no logits are made but theirs."""
         total, tokens = 0.0, 0
         for start in range(0, len(self.examples), self.batch_size):
-            batch = to_device(self.collator(self.examples[start : start + self.batch_size]), device_of(model))
+            batch = send_to_device(self.collator(self.examples[start : start + self.batch_size]), model.device)
             count = int((batch["labels"][:, 1:] != IGNORE_INDEX).sum())
-            total += float(model(**batch).loss) * count
+            total += float(model(**batch, skip_logits=True).loss) * count
             tokens += count
         return total / max(tokens, 1)
 
     def samples(self, model: Any, number: int, max_new_tokens: int) -> list[dict[str, str]]:
         """Question, wanted and given answer of the first ``number`` examples that show something."""
-        shown = [example for example in self.examples if _has_media(example)][:number]
+        shown = [example for example in self.examples if any(media_of_chat(example.messages))][:number]
         given = answers(
             model, self.processor, shown, world=self.world, batch_size=self.batch_size, max_new_tokens=max_new_tokens
         )
@@ -44,15 +45,6 @@ class HeldOut:
             {"question": _text(example.messages[-2]), "wanted": _text(example.messages[-1]), "answer": text}
             for example, text in zip(shown, given, strict=True)
         ]
-
-
-def device_of(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
-
-
-def _has_media(example: Example) -> bool:
-    contents = [message["content"] for message in example.messages if not isinstance(message["content"], str)]
-    return any(block["type"] != "text" for content in contents for block in content)
 
 
 def _text(message: dict[str, Any]) -> str:
