@@ -1,7 +1,9 @@
-"""One toy model for all tests that do not change its weights."""
+"""What tests share: the command, and one toy model for all that do not change its weights."""
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import datasets.config
 import pytest
@@ -9,6 +11,7 @@ import torch
 
 from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor, assemble
 from theworld_fusion.testing import TINY_WORLD, make_tiny_checkpoint
+from theworld_train.cli import main
 
 Pair = tuple[TheWorldForConditionalGeneration, TheWorldProcessor]
 
@@ -19,6 +22,26 @@ def data_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))
         yield
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def theworld(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Runs the command in this process, as its entry point does."""
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["theworld", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return Result(int(stop.value.code or 0), *capfd.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")

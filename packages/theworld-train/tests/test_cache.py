@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import av
@@ -24,7 +25,6 @@ from theworld_encoders import (
 from theworld_encoders.shard import shard_paths
 from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor, load_model
 from theworld_fusion.testing import chat, encode, random_clip, random_picture
-from theworld_train.cli import main
 from theworld_train.data import Collator, Example
 from theworld_train.data.features import with_world_features
 from theworld_train.errors import UsageError
@@ -35,19 +35,8 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def fill(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, world: Path) -> Run:
-    """Run the command in this process; gives the exit code, standard output and standard error."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        command = ["theworld", "cache", "build", "--weights", world, "--frame-size", 48, "--num-frames", 9, *arguments]
-        monkeypatch.setattr(sys, "argv", [str(part) for part in command])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capfd.readouterr()
-        return int(stop.value.code or 0), captured.out, captured.err
-
-    return run
+def fill(theworld: Run, world: Path) -> Run:
+    return partial(theworld, "cache", "build", "--weights", world, "--frame-size", 48, "--num-frames", 9)
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import subprocess
 import sys
 import wave
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -15,31 +15,9 @@ import pytest
 from theworld_encoders import list_controls, list_encoders
 from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor, save_adapter
 from theworld_fusion.testing import make_tiny_checkpoint, random_picture
-from theworld_train.cli import main
 
 Pair = tuple[TheWorldForConditionalGeneration, TheWorldProcessor]
-
-
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def theworld(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Run the command in this process, as its entry point does."""
-
-    def run(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["theworld", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capfd.readouterr()
-        return Result(int(stop.value.code or 0), captured.out, captured.err)
-
-    return run
+Run = Callable[..., Any]
 
 
 def film(path: Path, frames: int) -> Path:
@@ -75,7 +53,7 @@ def photo(path: Path) -> Path:
     return path
 
 
-def test_a_picture(theworld: Callable[..., Result], checkpoint: Path, tmp_path: Path) -> None:
+def test_a_picture(theworld: Run, checkpoint: Path, tmp_path: Path) -> None:
     result = theworld(
         "answer", "--model", checkpoint, "--image", photo(tmp_path / "a.jpg"), "What is it?", "--max-new-tokens", 5
     )
@@ -83,7 +61,7 @@ def test_a_picture(theworld: Callable[..., Result], checkpoint: Path, tmp_path: 
     assert "Traceback" not in result.err
 
 
-def test_a_clip_says_which_frames_it_took(theworld: Callable[..., Result], checkpoint: Path, tmp_path: Path) -> None:
+def test_a_clip_says_which_frames_it_took(theworld: Run, checkpoint: Path, tmp_path: Path) -> None:
     clip = film(tmp_path / "a.mp4", 33)
     result = theworld("answer", "--model", checkpoint, "--video", clip, "What next?", "--max-new-tokens", 5)
     assert result.code == 0, result.err
@@ -94,7 +72,7 @@ def test_a_clip_says_which_frames_it_took(theworld: Callable[..., Result], check
     assert "only the last one is seen" in off.err
 
 
-def test_an_adapter(theworld: Callable[..., Result], build: Callable[[], Pair], tmp_path: Path) -> None:
+def test_an_adapter(theworld: Run, build: Callable[[], Pair], tmp_path: Path) -> None:
     model, _ = build()
     save_adapter(model.requires_grad_(False), tmp_path / "adapter")
     clip = film(tmp_path / "a.mp4", 33)
@@ -103,7 +81,7 @@ def test_an_adapter(theworld: Callable[..., Result], build: Callable[[], Pair], 
     assert "9 of 33 frames" in result.err
 
 
-def test_an_untrained_pair(theworld: Callable[..., Result], tmp_path: Path) -> None:
+def test_an_untrained_pair(theworld: Run, tmp_path: Path) -> None:
     vlm, world = make_tiny_checkpoint(tmp_path)
     arguments = [
         "--vlm",
@@ -144,7 +122,7 @@ def assert_one_line(stderr: str, *parts: str) -> None:
 
 
 @pytest.mark.parametrize("case", MEDIA)
-def test_bad_media(theworld: Callable[..., Result], checkpoint: Path, tmp_path: Path, case: str) -> None:
+def test_bad_media(theworld: Run, checkpoint: Path, tmp_path: Path, case: str) -> None:
     option, make = MEDIA[case]
     path = make(tmp_path)
     result = theworld("answer", "--model", checkpoint, option, path, "What is it?")
@@ -153,7 +131,7 @@ def test_bad_media(theworld: Callable[..., Result], checkpoint: Path, tmp_path: 
     assert not result.out
 
 
-def test_bad_arguments(theworld: Callable[..., Result], checkpoint: Path, tmp_path: Path) -> None:
+def test_bad_arguments(theworld: Run, checkpoint: Path, tmp_path: Path) -> None:
     picture = photo(tmp_path / "a.jpg")
     cases = {
         ("--model", checkpoint, "--image", picture, "  "): "the question is empty",
@@ -168,7 +146,7 @@ def test_bad_arguments(theworld: Callable[..., Result], checkpoint: Path, tmp_pa
         assert_one_line(result.err, message)
 
 
-def test_a_report_folder_that_cannot_be_made(theworld: Callable[..., Result], tmp_path: Path) -> None:
+def test_a_report_folder_that_cannot_be_made(theworld: Run, tmp_path: Path) -> None:
     result = theworld("demo", "--out", written(tmp_path / "file", b"") / "report")
     assert result.code == 2
     assert_one_line(result.err, "report cannot be made (Not a directory). Give another one, with --out.")
@@ -184,14 +162,14 @@ def test_debug_shows_the_traceback(checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["answer", "--help"], ["demo", "--help"], ["encoders", "--help"]])
-def test_help(theworld: Callable[..., Result], arguments: list[str]) -> None:
+def test_help(theworld: Run, arguments: list[str]) -> None:
     result = theworld(*arguments)
     assert result.code == 0
     assert "Usage" in result.out
     assert len(result.out.splitlines()) > 8
 
 
-def test_encoders(theworld: Callable[..., Result]) -> None:
+def test_encoders(theworld: Run) -> None:
     result = theworld("encoders")
     assert result.code == 0, result.err
     lines = result.out.splitlines()
@@ -203,7 +181,7 @@ def test_encoders(theworld: Callable[..., Result]) -> None:
         assert sum(line.split()[:1] == [name] for line in lines) == 1
 
 
-def test_encoders_as_json(theworld: Callable[..., Result]) -> None:
+def test_encoders_as_json(theworld: Run) -> None:
     result = theworld("encoders", "--json")
     assert result.code == 0, result.err
     found = json.loads(result.out)
@@ -215,9 +193,7 @@ def test_encoders_as_json(theworld: Callable[..., Result]) -> None:
     assert (cosmos["parameters"], cosmos["megabytes_bfloat16"]) == (53_596_928, 107.193856)
 
 
-def test_an_encoder_whose_library_is_missing_has_a_dash(
-    theworld: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_encoder_whose_library_is_missing_has_a_dash(theworld: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers.models.autoencoders", None)
     result = theworld("encoders")
     assert result.code == 0, result.err
@@ -226,7 +202,7 @@ def test_an_encoder_whose_library_is_missing_has_a_dash(
 
 
 def test_a_broken_plugin_is_named_after_the_others(
-    theworld: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    theworld: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "acme-1.2.dist-info").mkdir()
     (tmp_path / "acme-1.2.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.2\n")

@@ -9,23 +9,9 @@ from typing import Any
 
 import pytest
 
-from theworld_train.cli import main
 from theworld_train.recipe_file import dump_recipe, load_recipe, shipped
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def theworld(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["theworld", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capsys.readouterr()
-        return int(stop.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

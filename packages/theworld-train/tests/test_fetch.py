@@ -23,7 +23,6 @@ import pytest
 from huggingface_hub import HfApi
 
 from theworld_encoders import MediaError
-from theworld_train.cli import main
 from theworld_train.data.address import is_public
 from theworld_train.data.download import Downloader, Limits
 from theworld_train.data.failure import one_line
@@ -426,18 +425,13 @@ def test_memory_stays_bounded_whatever_is_sent(other_process: str, tmp_path: Pat
     assert grew < 200, f"{grew:.0f} MiB"  # the bodies alone, up to their limit, are 64 x 10 MB
 
 
-def test_the_command_ends_with_a_table(
-    server: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_ends_with_a_table(server: Any, tmp_path: Path, theworld: Callable[..., Any]) -> None:
     listed = write_list(
         tmp_path / "a.jsonl", [server.url("good/rgb.png"), server.url("status/404"), server.url("status/404")]
     )
-    arguments = ["data", "fetch", listed, "--out", tmp_path / "out", "--allow-private"]
-    monkeypatch.setattr(sys, "argv", ["theworld", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert not stop.value.code
-    lines = [line.split() for line in capfd.readouterr().out.splitlines()]
+    done = theworld("data", "fetch", listed, "--out", tmp_path / "out", "--allow-private")
+    assert not done.code
+    lines = [line.split() for line in done.out.splitlines()]
     assert [["outcome", "rows", "share"], ["ok", "1", "33.3%"], ["http-404", "2", "66.7%"]] == lines[-3:]
 
 

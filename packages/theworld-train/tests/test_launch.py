@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 
 from theworld_fusion import load_adapter
 from theworld_fusion.adapter import WEIGHTS
-from theworld_train.cli import main
 from theworld_train.trainer import check_processes, read_progress
 
 spec = importlib.util.spec_from_file_location("launching", Path(__file__).with_name("launching.py"))
@@ -30,20 +29,10 @@ Run = Callable[..., tuple[int, str, str]]
 STEPS = 4
 
 
-@pytest.fixture
-def theworld(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("NODE_RANK", "SLURM_NODEID", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(variable, raising=False)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["theworld", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capsys.readouterr()
-        return int(stop.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])

@@ -199,8 +199,8 @@ def test_eight_samples_are_learnt_by_heart(tmp_path: Path, chats: Path) -> None:
     models = []
 
     class Kept(module._Run):
-        def _build(self, index: int) -> module._Built:
-            built = super()._build(index)
+        def _build(self, index: int, last: Any) -> module._Built:
+            built = super()._build(index, last)
             models.append((built.model, {name: one.clone() for name, one in built.model.named_parameters()}))
             return built
 

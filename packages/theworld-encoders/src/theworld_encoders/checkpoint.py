@@ -9,7 +9,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from safetensors import SafetensorError, safe_open
 
-from theworld_encoders.errors import EncoderError
+from theworld_encoders.errors import EncoderError, first_line
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 """What diffusers calls a component's weights."""
@@ -125,8 +125,7 @@ def _download(repo_id: str, subfolders: tuple[str, ...], revision: str | None, w
             patterns = [f"{name}/config.json".lstrip("/") for name in subfolders]
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        reason = str(error).strip().splitlines()[0]
         raise EncoderError(
-            f"{repo_id} is no folder here and the hub did not give it ({reason}). "
+            f"{repo_id} is no folder here and the hub did not give it ({first_line(error)}). "
             "Check the name, the network, and for a gated repository your token and its terms."
         ) from error

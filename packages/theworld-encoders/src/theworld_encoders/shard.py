@@ -85,7 +85,7 @@ def write_shard(folder: Path, encoder: str, items: Mapping[str, Tensor]) -> Path
             break
         except FileNotFoundError:  # this process slept so long that another one cleaned up after it
             continue
-    _sync(folder)
+    sync(folder)
     _clean(folder, now)
     return path
 
@@ -148,10 +148,10 @@ def _clean(folder: Path, now: float) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _sync(folder: Path) -> None:
-    """Bring the new name itself to disk, where folders can be opened for that."""
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to disk, where folders can be opened for that."""
     if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:

@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedConfig
 
+from theworld_encoders.errors import first_line
 from theworld_fusion.errors import CheckpointError
 from theworld_fusion.modeling_theworld import TheWorldForConditionalGeneration
 from theworld_fusion.processing_theworld import TheWorldProcessor
@@ -34,7 +35,7 @@ def load_model(
             source, revision=revision, dtype=dtype, device_map=device_map, output_loading_info=True
         )
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{source} has no readable weights ({_first_line(error)}). Fetch it again.") from error
+        raise CheckpointError(f"{source} has no readable weights ({first_line(error)}). Fetch it again.") from error
     check_loading(source, info)
     return model
 
@@ -49,7 +50,7 @@ def load_processor(source: str | Path, *, revision: str | None = None) -> TheWor
     try:
         return TheWorldProcessor.from_pretrained(source, revision=revision, backend="pil")
     except OSError as error:
-        raise CheckpointError(f"{source} has no readable processor ({_first_line(error)}). Fetch it again.") from error
+        raise CheckpointError(f"{source} has no readable processor ({first_line(error)}). Fetch it again.") from error
 
 
 def read_config(source: str | Path, model_type: str, hint: str, revision: str | None = None) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def read_config(source: str | Path, model_type: str, hint: str, revision: str | 
         config, _ = PreTrainedConfig.get_config_dict(source, revision=revision)
     except OSError as error:
         raise CheckpointError(
-            f"{source} is no checkpoint here and the hub did not give it ({_first_line(error)}). "
+            f"{source} is no checkpoint here and the hub did not give it ({first_line(error)}). "
             "Check the path or name, the network, and for a gated repository your token and its terms."
         ) from error
     if config.get("model_type") != model_type:
@@ -87,7 +88,3 @@ def check_loading(source: str | Path, info: dict[str, Any], new: tuple[str, ...]
             raise CheckpointError(
                 f"{source}: {len(keys)} weights are {kind}, e.g. {min(keys)}. Fetch the checkpoint again."
             )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -7,6 +7,7 @@ from huggingface_hub import hf_hub_download, snapshot_download, try_to_load_from
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError
 from huggingface_hub.utils import validate_repo_id
 
+from theworld_encoders.errors import first_line
 from theworld_fusion.errors import CheckpointError
 
 WEIGHTS = "theworld_adapter.safetensors"
@@ -68,8 +69,7 @@ def adapter_folder(source: str | Path, *, revision: str | None = None) -> Path:
         TypeError,
         AttributeError,
     ) as error:  # no hub, or no description
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
-            f"{source} is no folder here, and the hub gave no adapter of that name ({reason}). Check the path or name, "
-            "the revision, the network, and for a private repository your token."
+            f"{source} is no folder here, and the hub gave no adapter of that name ({first_line(error)}). Check the "
+            "path or name, the revision, the network, and for a private repository your token."
         ) from error

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from theworld_encoders.errors import first_line
+from theworld_encoders.shard import sync
 from theworld_train.errors import UsageError
 
 logger = logging.getLogger(__name__)
@@ -53,10 +55,9 @@ def writing(run: Path, *, clear: bool = True) -> Iterator[Path]:
     except (OSError, SafetensorError, RuntimeError) as error:  # torch.save raises the last on a full disk
         shutil.rmtree(folder, ignore_errors=True)
         last = newest(run)
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UsageError(
-            f"the checkpoint in {run} cannot be written ({reason}); {last[1].name if last else 'none'} is the newest. "
-            "Make room, then go on with --resume."
+            f"the checkpoint in {run} cannot be written ({first_line(error)}); {last[1].name if last else 'none'} is "
+            "the newest. Make room, then go on with --resume."
         ) from error
 
 
@@ -68,12 +69,12 @@ def commit(written: Path, run: Path, step: int, keep: int) -> Path:
     """
     (written / CONTENTS).write_text(json.dumps(_sizes(written)), encoding="utf-8")
     for path in [*written.rglob("*"), written]:
-        _sync(path)
+        sync(path)
     final = run / f"checkpoint-{step}"
     if final.exists():  # only one that is not whole: its step is done again
         _remove(final)
     os.rename(written, final)
-    _sync(run)
+    sync(run)
     for _, folder in checkpoints(run)[:-keep]:
         _remove(folder)
     return final
@@ -97,11 +98,3 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(going, ignore_errors=True)
     os.rename(folder, going)
     shutil.rmtree(going)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,8 +8,7 @@ from transformers import set_seed
 
 from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor, assemble
 from theworld_train.recipe import Recipe
-
-TINY = "tiny"
+from theworld_train.recipe_checks import TINY
 
 
 def make_pair(recipe: Recipe, run: Path) -> tuple[TheWorldForConditionalGeneration, TheWorldProcessor]:

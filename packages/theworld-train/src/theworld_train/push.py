@@ -15,8 +15,8 @@ from theworld_fusion.hub import DESCRIPTION, WEIGHTS
 from theworld_train.bases import Base
 from theworld_train.checkpoints import checkpoints
 from theworld_train.errors import UsageError
-from theworld_train.pair import TINY
 from theworld_train.recipe import Recipe
+from theworld_train.recipe_checks import TINY
 from theworld_train.recipe_file import load_recipe
 from theworld_train.run_folder import RECIPE
 

@@ -127,13 +127,13 @@ class _Run:
         for index, stage in enumerate(self.recipe.stages):
             first = sum(before.steps for before in self.recipe.stages[:index])
             if step < first + stage.steps and not on_any(self.process, self.requested.is_set()):
-                self._train(self._build(index), index, first)
+                last = newest(self.out)
+                self._train(self._build(index, last), index, first, last)
 
-    def _build(self, index: int) -> _Built:
+    def _build(self, index: int, last: tuple[int, Path] | None) -> _Built:
         """The pair, with what was trained so far, and the stage's parts ready to be trained."""
         model, processor = make_pair(self.recipe, self.out)
-        last, stage = newest(self.out), self.recipe.stages[index]
-        source = last[1] if last else self.recipe.model.init_from
+        stage, source = self.recipe.stages[index], last[1] if last else self.recipe.model.init_from
         trained = fill_adapter(model, source) if source else set[str]()
         set_seed(self.recipe.seed + index)  # of new LoRA layers
         rows = apply_parts(model, stage.parts, self.recipe.optim.lr)
@@ -147,9 +147,9 @@ class _Run:
             sharding.shard(model, getattr(torch, self.recipe.model.dtype), torch.device(self.process.device or "cpu"))
         return _Built(model=model, processor=processor, rows=rows, trained=trained, bases=bases)
 
-    def _train(self, built: _Built, index: int, first: int) -> None:
+    def _train(self, built: _Built, index: int, first: int, last: tuple[int, Path] | None) -> None:
+        """Train a stage from its beginning, after step ``first``, or from the newest checkpoint if that lies inside."""
         recipe, stage, rank = self.recipe, self.recipe.stages[index], self.process.process_index
-        last = newest(self.out)
         checkpoint = last[1] if last and last[0] > first else None
         batches = Batches(
             stage.data,

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from theworld_train.checkpoints import newest
 from theworld_train.errors import UsageError
-from theworld_train.pair import TINY, make_tiny_pair
+from theworld_train.pair import make_tiny_pair
 from theworld_train.recipe import Recipe
+from theworld_train.recipe_checks import TINY
 from theworld_train.recipe_file import dump_recipe
 from theworld_train.trainer import check_processes
 

@@ -5,7 +5,7 @@ class Failure(Exception):
     """One URL's end without a picture; the job goes on.
 
     Attributes:
-        outcome: the reason code; ``docs/data.md`` lists them.
+        outcome: the reason code; ``docs/fetch.md`` lists them.
         message: the same for people. It holds no URL: that may carry a password.
         status: the HTTP status, where there was an answer.
         transient: another try may go better.

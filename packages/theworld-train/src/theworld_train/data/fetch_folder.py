@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -16,6 +17,7 @@ import filelock
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from theworld_encoders.shard import sync
 from theworld_train.data.download import Download, without_credentials
 from theworld_train.errors import UsageError
 
@@ -128,11 +130,10 @@ class FetchFolder:
             self._lock.acquire(timeout=0)
         except filelock.Timeout:
             raise UsageError(f"Another process fetches into {self.folder}. Wait for it, or take another one.") from None
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._lock.release)
             self._recover()
-        except BaseException:
-            self._lock.release()
-            raise
+            undo.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -211,12 +212,7 @@ class FetchFolder:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(self.folder / name)
-        if os.name == "posix":
-            folder = os.open(self.folder, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        sync(self.folder)
 
 
 def _manifest_name(index: int) -> str:

@@ -96,7 +96,7 @@ def train(
                 report_to=[],
                 disable_tqdm=True,
             ),
-            batches=_Batches(examples, collator, settings),
+            batches=_batches(examples, collator, settings),
             groups=[{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}],
             callbacks=[losses],
         )
@@ -105,20 +105,10 @@ def train(
     return losses.losses
 
 
-class _Batches:
+def _batches(examples: Sequence[Example], collator: Collate, settings: TrainSettings) -> Iterator[dict[str, Any]]:
     """Collated examples, without end; every round in another order."""
-
-    def __init__(
-        self,
-        examples: Sequence[Example],
-        collator: Callable[[Sequence[Example]], dict[str, Any]],
-        settings: TrainSettings,
-    ) -> None:
-        self.examples, self.collator, self.settings = examples, collator, settings
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        generator, size = torch.Generator().manual_seed(self.settings.seed), self.settings.batch_size
-        while True:
-            order = torch.randperm(len(self.examples), generator=generator).tolist()
-            for start in range(0, max(1, len(order) - size + 1), size):
-                yield {"inputs": self.collator([self.examples[index] for index in order[start : start + size]])}
+    generator, size = torch.Generator().manual_seed(settings.seed), settings.batch_size
+    while True:
+        order = torch.randperm(len(examples), generator=generator).tolist()
+        for start in range(0, max(1, len(order) - size + 1), size):
+            yield {"inputs": collator([examples[index] for index in order[start : start + size]])}
