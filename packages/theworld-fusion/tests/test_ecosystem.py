@@ -207,6 +207,23 @@ def test_gradient_checkpointing_changes_no_gradient(own: Pair) -> None:
         torch.testing.assert_close(checkpointed[name], value, rtol=1e-4, atol=1e-6, msg=name)
 
 
+@pytest.mark.parametrize("trained", [False, True])
+def test_checkpointing_runs_a_tower_again_only_where_it_is_trained(own: Pair, trained: bool) -> None:
+    model, processor = own
+    model.train()
+    tower = model.model.vision_tower.requires_grad_(trained)
+    runs: list[bool] = []
+    for layer in tower.encoder.layers:
+        layer.layer_norm1.register_forward_hook(lambda _module, _inputs, output: runs.append(output.requires_grad))
+    model.activation_checkpointing_enable()
+    gradients(model, encode(processor, CHATS))
+    number = len(tower.encoder.layers)
+    assert runs == ([True] * 2 * number if trained else [False] * number)
+    model.activation_checkpointing_disable()
+    model.disable_input_require_grads()
+    assert not any(module._forward_hooks for module in (tower.embeddings, model.get_input_embeddings()))
+
+
 # peft
 
 quiet = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")  # peft asks for it

@@ -57,13 +57,20 @@ def supervised_loss(
     # The one place that waits for the device, once a step: without it, every position would have to be computed.
     places = (targets != IGNORE_INDEX).nonzero().squeeze(1)
     rows = hidden.flatten(0, 1)[places.to(hidden.device)]
-    run = partial(checkpoint, _sum_of_losses, use_reentrant=False) if len(rows) > chunk else _sum_of_losses
-    # An empty tensor splits into one empty piece.
-    pieces = zip(rows.split(chunk), targets[places].split(chunk), strict=True)
-    total = torch.stack([run(head, *piece) for piece in pieces]).sum()
+    total = sum_of_losses(rows, targets[places], head, chunk=chunk)
     if num_items_in_batch is None:
         return total / max(len(rows), 1)
     return total / _count(num_items_in_batch).to(total.device)
+
+
+def sum_of_losses(
+    rows: Float[Tensor, "n d"], targets: Int[Tensor, " n"], head: Callable[[Tensor], Tensor], *, chunk: int = CHUNK
+) -> Float[Tensor, ""]:
+    """``supervised_loss`` where it is known what is labelled: the sum over hidden states and their labels."""
+    run = partial(checkpoint, _sum_of_chunk, use_reentrant=False) if len(rows) > chunk else _sum_of_chunk
+    # An empty tensor splits into one empty piece.
+    pieces = zip(rows.split(chunk), targets.split(chunk), strict=True)
+    return torch.stack([run(head, *piece) for piece in pieces]).sum()
 
 
 def causal_lm_loss(
@@ -96,7 +103,7 @@ def _count(items: Tensor | int) -> Tensor:
     return torch.as_tensor(items).clamp(min=1)
 
 
-def _sum_of_losses(
+def _sum_of_chunk(
     head: Callable[[Tensor], Tensor], rows: Float[Tensor, "n d"], targets: Int[Tensor, " n"]
 ) -> Float[Tensor, ""]:
     logits = head(rows)

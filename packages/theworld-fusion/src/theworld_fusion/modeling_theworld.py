@@ -15,7 +15,7 @@ from transformers import AutoModel, Gemma3ForConditionalGeneration, Gemma3Model,
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.modeling_utils import slice_logits_to_keep
+from transformers.modeling_utils import PreTrainedModel, slice_logits_to_keep
 from transformers.models.gemma3.modeling_gemma3 import (
     Gemma3CausalLMOutputWithPast,
     Gemma3ModelOutputWithPast,
@@ -324,6 +324,20 @@ class TheWorldForConditionalGeneration(
             attentions=outputs.attentions,
             image_hidden_states=outputs.image_hidden_states,
         )
+
+    def enable_input_require_grads(self) -> None:
+        """Activation checkpointing asks for it: the inputs of parts that train something carry gradients.
+
+        transformers' own asks every part, and a frozen tower would be computed again and differentiated for nothing.
+        """
+        self.disable_input_require_grads()
+        towers = [tower for tower in self.model.children() if isinstance(tower, PreTrainedModel)]
+        trained = [tower for tower in towers if any(one.requires_grad for one in tower.parameters())]
+        embeddings = {self.get_input_embeddings(), *(tower.get_input_embeddings() for tower in trained)}
+        self._require_grads_hooks = [
+            one.register_forward_hook(lambda _module, _inputs, output: output.requires_grad_(True))
+            for one in embeddings
+        ]
 
     def _logits(self, hidden: Tensor) -> Tensor:
         """Scores of all words after each hidden state, with the text model's softcap if it has one."""

@@ -1,0 +1,141 @@
+"""Estimates are held against what a real step allocates and computes."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from theworld_fusion import assemble
+from theworld_fusion.testing import TINY_WORLD
+from theworld_train.data import Batches, load
+from theworld_train.estimate import ACCELERATORS, Cluster, Geometry, count_step, plan
+from theworld_train.estimate.plan import Accelerator
+from theworld_train.recipe import Recipe
+from theworld_train.recipe_file import load_recipe
+from theworld_train.trainable import apply_parts
+
+ALL = "stages.0.parts={world_projector: {}, image_projector: {}, language_model: {}, vision_tower: {}}"
+LORA = "stages.0.parts={world_projector: {}, language_model: {lora: {rank: 4}}}"
+CHECKPOINTING = "model.gradient_checkpointing=true"
+
+
+def recipe_of(*changes: str) -> Recipe:
+    start = ("batch.size=8", "stages.0.data.workers=0", "stages.0.data.holdout=0", "eval=null")
+    return load_recipe("smoke", [*start, *changes])
+
+
+def real_step(recipe: Recipe, folders: Any) -> tuple[Any, dict[str, Any], Callable[[], None]]:
+    """The toy pair with the recipe's parts, a batch of the recipe's data, and a function that trains on it."""
+    model, processor = assemble(*folders, **TINY_WORLD, dtype=getattr(torch, recipe.model.dtype))
+    apply_parts(model, recipe.stages[0].parts, recipe.optim.lr)
+    if recipe.model.gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    model.train()
+    model.model.world_encoder.eval()
+    batch = next(load(Batches(recipe.stages[0].data, recipe.batch, processor, seed=0)))["inputs"]
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.model.dtype == "bfloat16"):
+            model(**batch, use_cache=False).loss.backward()
+
+    return model, batch, step
+
+
+def geometry_of(batch: dict[str, Any]) -> Geometry:
+    slots = 27  # three latent frames of 3 x 3
+    return Geometry(
+        frames=9,
+        text_tokens=batch["input_ids"].shape[1] - slots - 16,
+        labelled=round(int((batch["labels"] >= 0).sum()) / len(batch["labels"])),
+    )
+
+
+def allocated(step: Callable[[], None]) -> int:
+    """Most bytes that the allocator had given out during the step, more than before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as run:
+        step()
+    results: Any = run.profiler.kineto_results  # pyright: ignore[reportOptionalMemberAccess]
+    changes = [event.nbytes() for event in results.events() if event.name() == "[memory]"]
+    now = peak = 0
+    for change in changes:
+        now += change
+        peak = max(peak, now)
+    return peak
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [(), (ALL,), (LORA,), (CHECKPOINTING, ALL), ("model.dtype=bfloat16",), ("model.dtype=bfloat16", ALL)],
+    ids=str,
+)
+def test_memory_is_within_a_tenth_of_what_is_allocated(changes: tuple[str, ...], folders: Any) -> None:
+    recipe = recipe_of(*changes)
+    model, batch, step = real_step(recipe, folders)
+    count = count_step(recipe, geometry=geometry_of(batch))
+    assert count.tokens == batch["input_ids"].shape[1]
+    gradients = sum(one.nbytes for one in model.parameters() if one.requires_grad)
+    assert count.activations + gradients == pytest.approx(allocated(step), rel=0.1)
+    assert sum(count.weights.values()) == sum(one.nbytes for one in model.parameters())
+
+
+@pytest.mark.parametrize("changes", [(), (ALL,), (CHECKPOINTING,)], ids=str)
+def test_operations_are_those_of_a_real_step(changes: tuple[str, ...], folders: Any) -> None:
+    recipe = recipe_of(*changes)
+    model, batch, step = real_step(recipe, folders)
+    model.set_attn_implementation("eager")  # whose products torch counts
+    with FlopCounterMode(display=False) as counter:
+        step()
+    count = count_step(recipe, geometry=geometry_of(batch))
+    assert count.total_flops == pytest.approx(counter.get_total_flops(), rel=0.02)
+    assert sum(count.flops.values()) == count.total_flops
+
+
+def test_plans_add_up(folders: Any) -> None:
+    count = count_step(recipe_of(ALL))
+    weights = sum(count.weights.values())
+    alone, ddp = (plan(count, Cluster(gpus=gpus)) for gpus in (1, 4))
+    assert alone.memory["weights"] == weights
+    assert alone.communication == 0
+    assert ddp.total_memory - alone.total_memory == 4 * count.trained
+    assert ddp.examples == 4 * alone.examples
+    assert ddp.compute == alone.compute == count.total_flops / (ACCELERATORS["h100"].teraflops * 1e12 * 0.3)
+    shares = [plan(count, Cluster(gpus=gpus, strategy="fsdp2")).memory for gpus in (2, 4)]
+    for name, size in shares[0].items():
+        assert size == (2 * shares[1][name] if "share" in name else shares[1][name])
+    assert shares[0]["weights, whole"] + 2 * shares[0]["weights, this share"] == weights
+    assert plan(count, Cluster(), accumulate=3).compute == 3 * alone.compute
+
+
+def test_the_command(theworld: Any) -> None:
+    told = theworld("estimate", "smoke", "--gpus", "2", "--strategy", "fsdp2")
+    assert (told.code, told.err.count("\n")) == (0, 0)
+    assert "1 examples of 112 tokens a batch" in told.out
+    facts = json.loads(theworld("estimate", "smoke", "--json").out)
+    assert facts["count"]["tokens"] == 112
+    assert facts["total_flops"] == sum(facts["count"]["flops"].values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--device", "h1000"], "--device is 'h1000'. Use one of: a100"),
+        (["--strategy", "zero3"], "Use one of: ddp, fsdp2"),
+        (["--stage", "4"], "smoke has 1"),
+        (["--labelled", "99"], "there are 60 text tokens"),
+    ],
+)
+def test_what_cannot_be_estimated(theworld: Any, arguments: list[str], message: str) -> None:
+    told = theworld("estimate", "smoke", *arguments)
+    assert told.code == 2
+    assert message in told.err
+
+
+def test_what_does_not_fit_is_an_error(theworld: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ACCELERATORS, "h100", Accelerator(teraflops=989, memory=1e-3))  # pyright: ignore[reportArgumentType]
+    told = theworld("estimate", "smoke")
+    assert told.code == 2
+    assert "Lower batch.size" in told.err
