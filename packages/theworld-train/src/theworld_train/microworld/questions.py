@@ -154,12 +154,13 @@ def _meeting(
     """
     for _ in range(100):
         headings = rng.uniform(0, 2 * math.pi, size=2)
-        pair = _moving(a, polar(speeds[0], headings[0])), _moving(b, polar(speeds[1], headings[1]))
-        within = [_inside(body.x - body.vx, body.y - body.vy, body.radius) for body in pair]
-        if (
-            all(within) != bounced
-            and wanted(*closest_approach(*pair))
-            and (start_like is None or abs(_start_distance(*pair) - _start_distance(*start_like)) < 2)
+        moves = [polar(speed, heading) for speed, heading in zip(speeds, headings, strict=True)]
+        within = [_inside(body.x - vx, body.y - vy, body.radius) for body, (vx, vy) in zip((a, b), moves, strict=True)]
+        if all(within) == bounced:
+            continue
+        pair = _moving(a, moves[0]), _moving(b, moves[1])
+        if wanted(*closest_approach(*pair)) and (
+            start_like is None or abs(_start_distance(*pair) - _start_distance(*start_like)) < 2
         ):
             return pair
     return None

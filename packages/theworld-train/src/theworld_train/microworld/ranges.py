@@ -24,7 +24,7 @@ TRAINED: Mapping[str, Mapping[str, Range]] = {
     "next/occlusion": {"speed": (16, 20), "size": (3.2, 4.2)},
     "next/pendulum": {"size": (3.2, 4.5), "gravity": (90, 160)},
     "next/rolling": {"size": (3.2, 4.2), "gravity": (15, 30)},
-    "next/stacking": {"speed": (14, 18), "size": (3.4, 4.2), "gravity": (60, 90)},
+    "next/stacking": {"speed": (18, 24), "size": (5.6, 6.4), "gravity": (60, 90)},
     "heavier/collision": {"speed": (12, 16), "size": (3.6, 4.4)},
     "front/occlusion": {"speed": (22, 30), "size": (4, 5.2)},
     "leaves/occlusion": {"speed": (40, 52), "size": (3.2, 4.2)},

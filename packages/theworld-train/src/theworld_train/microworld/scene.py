@@ -94,18 +94,19 @@ def front_to_back(scene: Scene) -> list[int]:
     return order[::-1]
 
 
-def hidden_share(scene: Scene, place: int) -> float:
-    """How much of a body cannot be seen, 0 to 1: what covers it most, of all nearer things and the picture's edge.
+def hidden_shares(scene: Scene) -> list[float]:
+    """How much of each body cannot be seen, 0 to 1: what covers it most, of all nearer things and the picture's edge.
 
     It is measured between upright rectangles around the things: exact for squares and screens, near for others.
     """
-    body = scene.bodies[place]
-    order = front_to_back(scene)
-    nearer = [scene.bodies[other] for other in order[: order.index(place)]]
-    covers = [part.bounds for part in scene.parts if part.front]
-    covers += [bounds(other) for other in nearer]
-    seen = _overlap(bounds(body), (0.0, 0.0, SIDE, SIDE))
-    return max([1 - seen, *(_overlap(bounds(body), cover) for cover in covers)])
+    screens = [part.bounds for part in scene.parts if part.front]
+    shares, nearer = [0.0] * len(scene.bodies), []
+    for place in front_to_back(scene):
+        around = bounds(scene.bodies[place])
+        covers = [_overlap(around, cover) for cover in screens + nearer]
+        shares[place] = max([1 - _overlap(around, (0.0, 0.0, SIDE, SIDE)), *covers])
+        nearer.append(around)
+    return shares
 
 
 def _overlap(one: Box, other: Box) -> float:

@@ -9,7 +9,7 @@ How others use it::
 
 ``clip.scenes`` holds a ``Scene`` a frame: ``bodies`` (x, y, vx, vy, radius, shape, colour, mass, layer, role),
 always in the same order, distractors last; ``parts``, the scenery; ``front_to_back(scene)`` and
-``hidden_share(scene, place)`` say who is in front and what cannot be seen.
+``hidden_shares(scene)`` say who is in front and what cannot be seen.
 """
 
 import zlib
@@ -98,13 +98,14 @@ def stage(
             seed, spawn_key=(SPLITS.index(split), zlib.crc32(family.encode()), LEVELS.index(level), index)
         )
     )
+    greys, spreads = backgrounds(split), limits(split, family, level)
     for _ in range(_ATTEMPTS):
         setting = Setting(
             rng=rng,
             index=index,
             level=level,
-            limits=limits(split, family, level),
-            background=int(rng.choice(backgrounds(split))),
+            limits=spreads,
+            background=greys[int(rng.integers(len(greys)))],
             num_frames=num_frames,
         )
         group = MAKERS[family](setting)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from theworld_train.microworld.physics import FREE, past
+from theworld_train.microworld.physics import FREE, World, past
 from theworld_train.microworld.questions import CHOICES, DRAFTS, apart, drifting
 from theworld_train.microworld.scene import Scene
 from theworld_train.microworld.setting import Group, Maker, Setting, Take
@@ -23,10 +23,11 @@ def filmed(
     num_frames: int,
     *,
     past_of: Callable[..., tuple[Scene, ...] | None],
+    world: World = FREE,
 ) -> Group | None:
     """The group of clips that end with these scenes; None where one has no such past."""
     clips = {answer: past_of(scene, num_frames=num_frames) for answer, scene in last_scenes.items()}
-    takes = [Take(answer=answer, scenes=scenes, world=FREE) for answer, scenes in clips.items() if scenes is not None]
+    takes = [Take(answer=answer, scenes=scenes, world=world) for answer, scenes in clips.items() if scenes is not None]
     return Group(text=text, choices=tuple(clips), takes=tuple(takes)) if len(takes) == len(clips) else None
 
 

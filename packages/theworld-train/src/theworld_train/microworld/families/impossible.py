@@ -70,7 +70,7 @@ def _speed(setting: Setting) -> Group:
 
 def _solid(setting: Setting) -> Group:
     """A disc comes from the left or from the right, and a post that shows above the screen turns it back, or none."""
-    speed, radius, colour = setting.draw("speed"), setting.draw("size"), setting.colours(1)[0]
+    speed, radius, colour = 0.75 * setting.draw("speed"), setting.draw("size"), setting.colours(1)[0]
     y, parts, world, reach = setting.uniform(20, 28), (_middle_screen(setting),), FREE, 0.0
     if setting.index // len(KINDS) % 2:
         half = 1.2

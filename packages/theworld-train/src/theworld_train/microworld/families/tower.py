@@ -15,7 +15,7 @@ _MASS = 6.0
 """Of a disc; a block has 1."""
 
 
-def _tower(setting: Setting, number: int, x: float, half: float, colours: list[str]) -> tuple[Body, ...]:
+def _tower(number: int, x: float, half: float, colours: list[str]) -> tuple[Body, ...]:
     return tuple(
         Body(
             x=x,
@@ -33,7 +33,7 @@ def _tower(setting: Setting, number: int, x: float, half: float, colours: list[s
 
 def _world(setting: Setting) -> World:
     ground = ((-4 * SIDE, _GROUND), (5 * SIDE, _GROUND))
-    return World(gravity=setting.draw("gravity"), solids=(ground,), restitution=0.0, friction=0.7, spins=True, steps=96)
+    return World(gravity=setting.draw("gravity"), solids=(ground,), restitution=0.0, friction=1.0, spins=True, steps=96)
 
 
 def _clip(setting: Setting, ball: Body, tower: tuple[Body, ...], world: World) -> tuple[Scene, ...]:
@@ -46,17 +46,18 @@ def _clip(setting: Setting, ball: Body, tower: tuple[Body, ...], world: World) -
 
 def _next(setting: Setting) -> Group | None:
     """A disc that comes fast enough to bring the tower down, or goes away, or is too slow."""
-    side, radius, half = setting.sign(), setting.draw("size"), setting.uniform(2.6, 3.2)
+    side, radius, half = setting.sign(), setting.draw("size"), setting.uniform(2.3, 2.6)
     first, *rest = setting.colours(3)
     x = SIDE / 2 + side * setting.uniform(10, 15)
-    tower = _tower(setting, int(setting.rng.integers(3, 5)), x, half, rest)
+    tower = _tower(int(setting.rng.integers(3, 5)), x, half, rest)
     world, speed = _world(setting), setting.draw("speed")
-    ball = disc(x - side * (half + radius + setting.uniform(6, 9)), _GROUND - radius, radius, first, mass=_MASS)
-    slow = {"easy": -0.6, "medium": 0.1, "hard": 0.2}[setting.level] * setting.uniform(0.8, 1.0)
+    ball = disc(x - side * (half + radius + setting.uniform(4, 7)), _GROUND - radius, radius, first, mass=_MASS)
+    reach = half + radius + 0.5
+    slow = {"easy": -0.2, "medium": 0.1, "hard": 0.2}[setting.level] * setting.uniform(0.8, 1.0)
     takes = []
     for answer, factor in (("yes", 1.0), ("no", slow)):
         scenes = _clip(setting, replace(ball, vx=side * speed * factor), tower, world)
-        if _falls(scenes[-1], world) != (answer == "yes"):
+        if side * (x - scenes[0].bodies[0].x) < reach or _falls(scenes[-1], world) != (answer == "yes"):
             return None
         takes.append(Take(answer=answer, scenes=scenes, world=world))
     return Group(text="Will the tower fall?", choices=("yes", "no"), takes=tuple(takes))
@@ -74,18 +75,17 @@ def _falls(scene: Scene, world: World) -> bool | None:
 
 
 def _count(setting: Setting) -> Group | None:
-    radius, half, side = setting.draw("size"), setting.uniform(3.0, 3.6), setting.sign()
+    """Towers of every height, and a disc that slid away from where they stand."""
+    radius, half, side, speed = setting.draw("size"), setting.uniform(3.0, 3.6), setting.sign(), setting.draw("speed")
     first, *rest = setting.colours(3)
-    x = SIDE / 2 + side * setting.uniform(8, 15)
-    ball = disc(x - side * setting.uniform(14, 20), _GROUND - radius, radius, first, vx=-side * setting.draw("speed"))
-    world, takes = _world(setting), []
-    for answer, number in _HEIGHTS.items():
-        # It goes away from the tower, so it was nearer before: no nearer than just not touching.
-        tower = _tower(setting, number, x, half, rest)
-        scenes = _clip(setting, ball, tower, world)
-        if abs(scenes[0].bodies[0].x - x) < half + radius + 1:
-            return None
-        takes.append(Take(answer=answer, scenes=scenes, world=world))
+    x = SIDE / 2 + side * setting.uniform(11, 15)
+    away = half + radius + speed + setting.uniform(1, 4)
+    ball = disc(x - side * away, _GROUND - radius, radius, first, vx=-side * speed)
+    world = _world(setting)
+    takes = [
+        Take(answer=answer, scenes=_clip(setting, ball, _tower(number, x, half, rest), world), world=world)
+        for answer, number in _HEIGHTS.items()
+    ]
     return Group(text="How many blocks are in the tower?", choices=tuple(_HEIGHTS), takes=tuple(takes))
 
 
