@@ -125,6 +125,8 @@ class MicroWorldSource(Source):
     groups: int = Field(default=16, ge=1)
     """Matched groups of clips for each family of questions."""
     seed: int = Field(default=1, ge=0)
+    families: tuple[str, ...] | None = Field(default=None, min_length=1, strict=False)
+    """Of questions; default: all."""
 
 
 AnySource = Annotated[
@@ -150,6 +152,8 @@ class DataSettings(Settings):
     """What becomes of a row whose picture, clip or text cannot be read; skipped ones are counted and listed."""
     workers: int = Field(default=2, ge=0)
     """Processes that prepare batches; 0: the training process itself."""
+    remember: int = Field(default=0, ge=0)
+    """Rows that each of these keeps in memory, ready for a batch: for small data that are shown many times."""
 
 
 class StageSettings(Settings):

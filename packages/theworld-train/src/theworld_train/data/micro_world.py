@@ -8,6 +8,7 @@ from typing import Any
 from theworld_train.data.example import Example, digest
 from theworld_train.data.lazy import LazyPicture
 from theworld_train.data.source import OpenSource
+from theworld_train.errors import UsageError
 from theworld_train.microworld import CHOICES
 from theworld_train.microworld.clips import StagedClip, stage_group
 from theworld_train.microworld.draw import draw
@@ -29,28 +30,37 @@ class Row:
 class Rows(Sequence[Row]):
     """Every clip, family by family, group by group."""
 
-    def __init__(self, groups: int) -> None:
-        self._groups = groups
-        self._clips = sum(len(choices) for choices in CHOICES.values())
+    def __init__(self, groups: int, families: Sequence[str] = tuple(CHOICES)) -> None:
+        self._groups, self._families = groups, families
+        self._clips = sum(len(CHOICES[family]) for family in families)
 
     def __len__(self) -> int:
         return self._groups * self._clips
 
     def __getitem__(self, index: Any) -> Any:
-        for family, choices in CHOICES.items():
-            if index < self._groups * len(choices):
-                return Row(family, *divmod(int(index), len(choices)))
-            index -= self._groups * len(choices)
+        for family in self._families:
+            clips = len(CHOICES[family])
+            if index < self._groups * clips:
+                return Row(family, *divmod(int(index), clips))
+            index -= self._groups * clips
         raise IndexError(index)
 
 
 def open_micro_world(source: MicroWorldSource, num_frames: int) -> OpenSource:
-    """The clips of the source, of ``num_frames`` frames each (at least 5)."""
+    """The clips of the source, of ``num_frames`` frames each (at least 5).
+
+    Raises:
+        UsageError: there is no such family.
+    """
+    families = tuple(CHOICES) if source.families is None else source.families
+    for family in families:
+        if family not in CHOICES:
+            raise UsageError(f"the micro-world has no family {family!r}. Use some of: {', '.join(CHOICES)}.")
     return OpenSource(
         name=f"micro-world, seed {source.seed}",
         weight=source.weight,
         limit=source.limit,
-        rows=Rows(source.groups),
+        rows=Rows(source.groups, families),
         to_example=partial(to_example, source.seed, num_frames),
     )
 
