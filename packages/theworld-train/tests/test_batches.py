@@ -392,14 +392,3 @@ def test_where_features_are_missing_remembered_ones_make_room_for_pixels(chats: 
         for name, tensor in one.inputs.items():
             assert all(map(torch.equal, tensor, other.inputs[name]))
     assert "world_features" in make(draws[:3]).inputs and "pixel_values_world" in make(draws).inputs
-
-
-def test_a_source_of_the_micro_world_may_have_some_families(chats: Path) -> None:
-    source = {"kind": "micro-world", "groups": 3, "families": ["collide", "direction"]}
-    rows = open_source(settings(chats, sources=[source]).sources[0], num_frames=9)
-    every = open_source(settings(chats, sources=[{**source, "families": None}]).sources[0], num_frames=9)
-    assert rows.number_of_rows == 3 * (2 + 4)
-    keys = {numbered(rows, number).example().key for number in range(rows.number_of_rows)}
-    assert len(keys) == 18 and keys < {numbered(every, n).example().key for n in range(every.number_of_rows)}
-    with pytest.raises(UsageError, match="no family 'colide'"):
-        open_source(settings(chats, sources=[{**source, "families": ["colide"]}]).sources[0], num_frames=9)
