@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from theworld_train import cli_cache, cli_data, cli_launch, cli_push, cli_train
+from theworld_train import cli_ablate, cli_cache, cli_data, cli_launch, cli_push, cli_train
 
 app = typer.Typer(
     help="World tokens for Gemma 3: answer questions about pictures and clips, and see what a world model adds.",
@@ -19,6 +19,7 @@ app = typer.Typer(
 app.add_typer(cli_cache.app, name="cache")
 app.add_typer(cli_data.app, name="data")
 app.command()(cli_train.train)
+app.command()(cli_ablate.ablate)
 app.command()(cli_launch.launch)
 app.command()(cli_push.push)
 

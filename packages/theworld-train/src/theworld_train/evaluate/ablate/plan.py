@@ -1,6 +1,6 @@
 """What an ablation is, as typed records: a recipe, what varies, which questions are asked, and what counts as found."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -67,7 +67,7 @@ class Plan(Settings):
     swaps: tuple[Swap, ...] = Field(default=(), strict=False)
     """Controls that models trained with the world on are also given at test time alone."""
     tasks: tuple[MicroWorldTask, ...] = Field(min_length=1, strict=False)
-    sums: dict[str, tuple[str, ...]] = {}
+    sums: dict[str, Annotated[tuple[str, ...], Field(strict=False, min_length=1)]] = {}
     """Kinds of question that there is a verdict on: a name, and its families. Default: all families together."""
     reference: World = "on"
     """What the other arms of the same settings are compared with."""
@@ -84,7 +84,9 @@ class Plan(Settings):
             if any(value in values[:place] for place, value in enumerate(values)):
                 raise ValueError(f"grid.{axis} has a value twice. Give each once.")
         if self.reference not in grid.world:
-            raise ValueError(f"reference is {self.reference!r}, which grid.world does not have. Add it, or give another.")
+            raise ValueError(
+                f"reference is {self.reference!r}, which grid.world does not have. Add it, or give another."
+            )
         if self.swaps and "on" not in grid.world:
             raise ValueError("swaps are of models that are trained with the world on. Add on to grid.world.")
         return self
