@@ -112,9 +112,7 @@ class Asker:
                 raise ValueError("a choice's log-probability is not a number. Look at the model's weights and dtype.")
             best = max(likelihoods, key=likelihoods.__getitem__)  # of equals the first
             consumed = all(ok for of, ok in zip(rows, reached, strict=True) if of == row)
-            replies.append(
-                Reply(text=best, likelihoods=likelihoods, tokens=len(options[best]), consumed=consumed)
-            )
+            replies.append(Reply(text=best, likelihoods=likelihoods, tokens=len(options[best]), consumed=consumed))
         return replies
 
     def _generate(self, prompts: Sequence[Prompt], encodings: Encodings, watch: WorldWatch) -> list[Reply]:
