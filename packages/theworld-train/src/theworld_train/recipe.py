@@ -119,11 +119,16 @@ class SpatialRgptSource(Source):
 
 
 class MicroWorldSource(Source):
-    """Made here: clips of moving objects, and questions about them."""
+    """Made here, from the split ``train``: clips of moving objects, and questions about them."""
 
     kind: Literal["micro-world"]
+    families: tuple[str, ...] = Field(default=(), strict=False)
+    """``direction/free`` and the like, or ``direction`` for that question about any scene; default: all."""
+    level: Literal["easy", "medium", "hard"] = "easy"
     groups: int = Field(default=16, ge=1)
-    """Matched groups of clips for each family of questions."""
+    """Matched groups of clips for each family."""
+    size: int = Field(default=96, ge=32)
+    """Side of a frame in pixels."""
     seed: int = Field(default=1, ge=0)
 
 
@@ -150,6 +155,8 @@ class DataSettings(Settings):
     """What becomes of a row whose picture, clip or text cannot be read; skipped ones are counted and listed."""
     workers: int = Field(default=2, ge=0)
     """Processes that prepare batches; 0: the training process itself."""
+    remember: int = Field(default=0, ge=0)
+    """Rows that each of these keeps in memory, ready for a batch: for small data that are shown many times."""
 
 
 class StageSettings(Settings):
