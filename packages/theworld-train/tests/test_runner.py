@@ -160,7 +160,9 @@ def test_generated_answers_are_those_of_generate(pair: Pair, tmp_path: Path) -> 
             one.messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
         )
         ids = model.generate(**inputs, do_sample=False, max_new_tokens=6)
-        assert record.answer == processor.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+        assert (
+            record.answer == processor.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+        )
 
 
 @pytest.mark.parametrize("cut", ["between batches", "in a line", "in a batch"])
@@ -227,9 +229,7 @@ def test_a_finished_folder_is_only_read(pair: Pair, tmp_path: Path, monkeypatch:
         ({"facts": {"files": {"a": "1"}}}, "model.files is None there"),
     ],
 )
-def test_another_evaluation_in_the_folder_is_named(
-    pair: Pair, done: Path, changed: dict[str, Any], field: str
-) -> None:
+def test_another_evaluation_in_the_folder_is_named(pair: Pair, done: Path, changed: dict[str, Any], field: str) -> None:
     arguments: dict[str, Any] = {"task": TEN, **changed}
     with pytest.raises(UsageError, match="holds another evaluation") as error:
         run_task(*pair, arguments.pop("task"), done, resume=True, show=False, **arguments)
