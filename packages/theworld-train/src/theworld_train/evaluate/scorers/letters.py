@@ -17,6 +17,10 @@ _REFUSAL = re.compile(
 )
 
 
+_ASIDE = re.compile(r",\s+(?:which|where|who|located|marked|labell?ed|circled)\b[^,.]*,")
+_SEEMING = re.compile(r"\b(?:appears?|seems?|looks?)(?:\s+to\s+be)?\b", re.IGNORECASE)
+
+
 def letters(answer: str, choices: Mapping[str, str]) -> str | None:
     """The letter that the answer takes, of ``choices``, which are texts by upper-case letter.
 
@@ -84,7 +88,7 @@ def _worded(text: str, choices: Mapping[str, str]) -> set[str]:
     if whole := {letter for letter, words in texts.items() if _words(text) == words}:
         return whole
     found = set[str]()
-    for sentence in re.split(r"[.!?;\n]", text):
+    for sentence in re.split(r"[.!?;\n]", _SEEMING.sub("is", _ASIDE.sub(" ", text))):
         words = _words(sentence)
         spans = {letter: _places(words, wanted) for letter, wanted in texts.items()}
         for letter, places in spans.items():

@@ -24,14 +24,16 @@ _PARTS = {("ft", "in"): 12, ("yd", "ft"): 3, ("m", "cm"): 100, ("km", "m"): 1000
 
 _UNIT = "|".join(f"(?P<{{0}}_{name}>{pattern})" for name, pattern in _PATTERNS.items())
 _END = r"(?![\w^]|\s*/\s*\w|\s+per\b)"
+_GAP = r"(?:(?<=\d)[\s-]*|[\s-]+)"
+"""Between number and unit; words need one: the ``am`` of "I am" is no metre."""
 _START = r"(?<![\w./,:\[-])(?<!\d )(?<!\[ )"
 _MEASURE = re.compile(
-    rf"{_START}(?P<minus>(?<!\S)-)?(?P<low>{NUMBER})(?:[\s-]*(?:{_UNIT.format('a')}){_END})?"
-    rf"\s*(?P<sep>-|to\b|or\b|and\b(?!\s+an?\s+(?:half|quarter|third)\b)|~|±|\+/-|plus\s+or\s+minus)\s*(?P<high>{NUMBER})[\s-]*(?:{_UNIT.format('b')}){_END}"
-    rf"|{_START}(?P<negative>-)?(?P<one>{NUMBER})[\s-]*(?:{_UNIT.format('c')}){_END}",
+    rf"{_START}(?P<minus>(?<!\S)-)?(?P<low>{NUMBER})(?:{_GAP}(?:{_UNIT.format('a')}){_END})?"
+    rf"\s*(?P<sep>-|to\b|or\b|and\b(?!\s+an?\s+(?:half|quarter|third)\b)|~|±|\+/-|plus\s+or\s+minus)\s*(?P<high>{NUMBER}){_GAP}(?:{_UNIT.format('b')}){_END}"
+    rf"|{_START}(?P<negative>-)?(?P<one>{NUMBER}){_GAP}(?:{_UNIT.format('c')}){_END}",
     re.IGNORECASE,
 )
-_NEGATIVE = re.compile(rf"(?<![\w)\]])-\s?{NUMBER}[\s-]*(?:{'|'.join(_PATTERNS.values())})(?!\w)", re.IGNORECASE)
+_NEGATIVE = re.compile(rf"(?<![\w)\]])-\s?{NUMBER}{_GAP}(?:{'|'.join(_PATTERNS.values())})(?!\w)", re.IGNORECASE)
 _AREA = re.compile(r"\b(?:square|cubic)\s+$", re.IGNORECASE)
 _PRODUCT = re.compile(rf"\d\s*(?:{'|'.join(_PATTERNS.values())})?\s*(?:x|×|by)\s*$", re.IGNORECASE)
 _AGREE = 0.1
@@ -49,17 +51,19 @@ class _Length:
     metres: float
 
 
-def quantity(answer: str) -> float | None:
+def quantity(answer: str, *, label: str = "") -> float | None:
     """The length that the answer gives, in metres; ``None`` where it gives none, or several that differ by over 10 %.
 
     Understood are numbers in digits (``1,200``, ``2.5e1``, ``3 1/2``) and words (``half a``, ``two and a half``) with a
     unit beside them, compound lengths (``5' 10"``, ``1 m 20 cm``) and the same length in two units. A range counts as
     its middle, if its upper end is at most twice its lower one; of ``5 ± 1`` the 5 counts. Bounds ("over 5 m") count as
     their number. No unit, pixels, areas, products and negative numbers are no length. What is stated as the answer
-    outweighs the rest, then what follows the last "Therefore"; otherwise all lengths must agree.
+    outweighs the rest, then a line that begins with ``label`` and a colon, as in "Height: 3 m", and then what follows the
+    last "Therefore"; otherwise all lengths must agree.
     """
     text = _marks_as_words(plain(answer))
-    for part in (". ".join(stated(text)), concluded(text)):
+    labelled = re.findall(rf"^{re.escape(label)}\s*:(.*)$", text, re.IGNORECASE | re.MULTILINE) if label else []
+    for part in (". ".join(stated(text)), ". ".join(labelled), concluded(text)):
         if part and (lengths := _lengths(part)) != []:
             return _one(lengths)
     return _one(_lengths(text))
@@ -109,8 +113,8 @@ def _lengths(text: str) -> list[_Length] | None:
 def _read(match: re.Match[str], before: str) -> list[_Length] | None:
     if match["one"] is not None:
         unit, count = _unit(match, "c"), number(match["one"])
-        if re.fullmatch("an?", match["one"], re.IGNORECASE) and unit in ("yd", "mi", "in"):
-            return [] if unit != "in" or not match.group().lower().endswith("inch") else [_length(match, unit, 1.0)]
+        if match["one"].lower() in ("a", "an") and (unit in ("yd", "mi") or len(match.group().split()[-1]) <= 2):
+            return []  # "a yard" may be a garden's, "a m" is no word
         return None if count is None else [_length(match, unit, count)]
     low, high = number(match["low"]), number(match["high"])
     upper, lower, separator = _unit(match, "b"), _unit(match, "a"), match["sep"].lower()

@@ -59,18 +59,24 @@ def relation(answer: str, asked: str, regions: tuple[int, int]) -> int | None:
     """The region of the two that is ``asked``, a key of ``RELATIONS``, relative to the other, by what the answer says.
 
     Read are sentences with one word for the relation or its opposite and the names of regions (``Region [0]``,
-    ``Region 0``, ``[0]``); denials turn them round. An answer that names one region and compares nothing means that
-    region. ``None`` where sentences contradict each other, or there is none.
+    ``Region 0``, ``[0]``); denials turn them round. An answer that names one region and compares nothing, or whose first
+    line is a region's name, means that region. ``None`` where sentences contradict each other, or there is none.
     """
     text = plain(answer)
-    for part in (". ".join(stated(text)), concluded(text)):
-        if part and (found := _found(part, asked, regions)):
+    for part in (". ".join(stated(text)), concluded(text), text):
+        if part and (found := _found(part, asked, regions) or _named(part, regions)):
             return found.pop() if len(found) == 1 else None
-    found = _found(text, asked, regions)
-    if not found:
-        named = {_number(match) for match in _REGION.finditer(text)}
-        found = named if len(named) == 1 and named <= set(regions) and not _NOT.search(text) else set()
-    return found.pop() if len(found) == 1 else None
+    return None
+
+
+def _named(text: str, regions: tuple[int, int]) -> set[int]:
+    """The one region that the text names, or that its first line is."""
+    first = text.partition("\n")[0]
+    for part in (text, first if _REGION.fullmatch(first.strip(" .:")) else ""):
+        named = {_number(match) for match in _REGION.finditer(part)}
+        if len(named) == 1 and named <= set(regions) and not _NOT.search(part):
+            return named
+    return set()
 
 
 def _found(text: str, asked: str, regions: tuple[int, int]) -> set[int]:

@@ -30,7 +30,7 @@ def plain(answer: str) -> str:
     """The answer's words: compatibility forms and look-alike marks made one, emphasis and special tokens taken off."""
     text = _FRACTION.sub(" ", answer).translate(_LOOKALIKES)
     text = unicodedata.normalize("NFKC", text).replace("\N{FRACTION SLASH}", "/")
-    text = _SPECIAL.sub(" ", text)
+    text = _SPECIAL.sub(" ", re.sub(r"[\ue000-\uf8ff\x00-\x08\x0b-\x1f]", " ", text))
     for _ in range(3):  # \boxed{\text{B}}
         text = _LATEX.sub(r"\1", text)
     text = _MARKDOWN.sub("", text)
