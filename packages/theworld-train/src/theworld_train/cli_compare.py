@@ -79,4 +79,5 @@ def _row(row: "FamilyComparison") -> list[str]:
 
 def _answer(record: "Record") -> str:
     text = repr(record.answer)
-    return f"{text if len(text) <= 60 else text[:57] + '...'} ({record.score if record.score is not None else 'unreadable'})"
+    score = "unreadable" if record.score is None else f"{record.score:g}"
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({score})"
