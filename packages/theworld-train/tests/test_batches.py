@@ -381,9 +381,7 @@ def test_where_features_are_missing_remembered_ones_make_room_for_pixels(chats: 
     rows = open_source(settings(chats, sources=[source]).sources[0], num_frames=9)
     with cache:
         for number in range(3):
-            cache.features(
-                [frames for _, frames in media_of_chat(load_chat(numbered(rows, number).example().messages))]
-            )
+            cache.features([frames for _, frames in media_of_chat(load_chat(numbered(rows, number).example().messages))])
     data = settings(chats, sources=[source], cache=str(tmp_path), remember=9)
     make = BatchMaker(data, processor, encoder_key=cache.encoder_key)
     fresh = BatchMaker(data.model_copy(update={"remember": 0}), processor, encoder_key=cache.encoder_key)

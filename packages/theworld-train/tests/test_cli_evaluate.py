@@ -103,6 +103,7 @@ def test_a_table_by_family_and_a_folder(theworld: Run, tmp_path: Path, adapter: 
 def test_a_base_vlm_is_the_off_arm_to_the_last_bit(
     theworld: Run, tmp_path: Path, adapter: Path, folders: tuple[Path, Path], checkpoint: Path
 ) -> None:
+    """Whatever world branch it has: an adapter's base, a whole checkpoint, and the VLM that both came from."""
     subjects = {"adapter": ("--model", adapter, "--arm", "off"), "vlm": ("--vlm", folders[0])}
     subjects["whole"] = ("--model", checkpoint, "--arm", "off")
     for method in ("likelihood", "generate"):

@@ -152,17 +152,20 @@ def test_a_record_says_what_the_model_saw(pair: Pair, tmp_path: Path, method: An
         assert 1 <= on.answer_tokens <= (4 if method == "likelihood" else 3)
 
 
-def test_generated_answers_are_those_of_generate(pair: Pair, tmp_path: Path) -> None:
-    model, processor = pair
-    run_task(*pair, TEN, tmp_path / "out", method="generate", max_new_tokens=6, batch_size=4, show=False)
-    for one, record in zip(TEN.items(), read_records(tmp_path / "out"), strict=True):
+def test_generated_answers_are_those_of_generate(talker: Pair, tmp_path: Path) -> None:
+    model, processor = talker
+    texts = ["Which way?", "What is it?", "And now?"]
+    everything = [replace(item(n), messages=chat(random_clip(n), text=texts[n % 3])) for n in range(6)]
+    run_task(*talker, Toy(everything), tmp_path / "out", method="generate", batch_size=4, show=False)
+    found = read_records(tmp_path / "out")
+    for one, record in zip(everything, found, strict=True):
         inputs = processor.apply_chat_template(
             one.messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
         )
-        ids = model.generate(**inputs, do_sample=False, max_new_tokens=6)
-        assert (
-            record.answer == processor.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
-        )
+        ids = model.generate(**inputs, do_sample=False, max_new_tokens=64)[0, inputs["input_ids"].shape[1] :]
+        assert record.answer == processor.decode(ids, skip_special_tokens=True).strip()
+        assert record.answer_tokens == len(ids)
+    assert len({record.answer for record in found} - {""}) > 1
 
 
 @pytest.mark.parametrize("cut", ["between batches", "in a line", "in a batch"])

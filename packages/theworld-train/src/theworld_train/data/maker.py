@@ -78,7 +78,9 @@ class BatchMaker:
         """
         made = Made()
         found = [(draw, self._recall(draw) or self._load(draw, made)) for draw in draws]
-        made.cache_misses = sum(tensor is None for _, one in found if isinstance(one, tuple) for tensor in one[1])
+        made.cache_misses = sum(
+            tensor is None for _, one in found if isinstance(one, tuple) for tensor in one[1]
+        )
         rows = []
         for draw, one in found:
             if isinstance(one, _Ready) and one.has_features and made.cache_misses:

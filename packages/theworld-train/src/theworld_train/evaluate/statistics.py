@@ -101,7 +101,9 @@ class Paired:
         return max(abs(self.low), abs(self.high))
 
 
-def paired_test(a: Sequence[float], b: Sequence[float], groups: Sequence[Hashable], *, level: float = 0.95) -> Paired:
+def paired_test(
+    a: Sequence[float], b: Sequence[float], groups: Sequence[Hashable], *, level: float = 0.95
+) -> Paired:
     """Compare the scores of two arms on the same questions, in the same order.
 
     ``p`` is of a sign-flip test: were the arms the same, each group's difference could as well have the other sign, for

@@ -49,10 +49,11 @@ def load_subject(model: str | None, vlm: str | None, *, dtype: str | None, devic
 def vlm_processor(vlm: str | Path) -> TheWorldProcessor:
     """A base VLM's own processor, which reads clips too: of them it sees the last frame."""
     _, base = load_vlm(vlm)
+    template: Any = base.chat_template
     return TheWorldProcessor(
         base.image_processor,
         base.tokenizer,
-        chat_template=base.chat_template,
+        chat_template=template,
         image_seq_length=base.image_seq_length,
         world_fusion="none",
     )

@@ -70,8 +70,9 @@ class WorldWatch:
         seen = input_ids == placeholder  # [b, l]
         if int(seen.sum()) != len(wanted):
             return [False] * len(rows)
+        embeds = self._embeds[:: len(self._embeds) // len(rows)]  # beams of a row stand together
         stands = torch.zeros_like(seen)
-        stands[seen] = (self._embeds[seen] == wanted.to(self._embeds)).all(-1)
+        stands[seen] = (embeds[seen] == wanted.to(embeds)).all(-1)
         whole = ((stands == seen).all(1) & seen.any(1)).tolist()
         each = iter(through)
         of_rows = [[next(each) for _ in range(encodings.items[row])] for row in rows]

@@ -55,9 +55,7 @@ class Arm:
     @property
     def folder(self) -> str:
         """Name of its folder."""
-        slug = "".join(
-            letter if letter.isalnum() or letter in "-._" else "-" for letter in self.name.replace(", ", "-")
-        )
+        slug = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in self.name.replace(", ", "-"))
         return f"{slug}-seed{self.seed}-{self.identity[:10]}"
 
 
@@ -118,7 +116,9 @@ def _arm(
         model = recipe.model.model_copy(update={"encoder": f"{world}:{recipe.model.encoder}"})
         recipe = recipe.model_copy(update={"model": model})
     identity = identity_of(recipe, None if bases is None else bases.identity)
-    return Arm(name=name, world=world, settings=settings, seed=seed, recipe=recipe, trains=trains, identity=identity)
+    return Arm(
+        name=name, world=world, settings=settings, seed=seed, recipe=recipe, trains=trains, identity=identity
+    )
 
 
 def _without_world(recipe: Recipe) -> tuple[Recipe, bool]:

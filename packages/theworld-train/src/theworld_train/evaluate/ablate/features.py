@@ -110,9 +110,7 @@ def _fill_with_partners(
 def _rows(recipe: Recipe, num_frames: int) -> Iterator[Example]:
     """Every row that some stage may show, once."""
     seen = set[str]()
-    for source in {
-        source.model_dump_json(): source for stage in recipe.stages for source in stage.data.sources
-    }.values():
+    for source in {source.model_dump_json(): source for stage in recipe.stages for source in stage.data.sources}.values():
         opened = open_source(source, num_frames=num_frames)
         if isinstance(opened.rows, datasets.IterableDataset):
             raise UsageError(f"{opened.name} is a stream, whose features are not kept. Give stream: false.")

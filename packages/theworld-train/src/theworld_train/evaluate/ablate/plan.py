@@ -84,9 +84,7 @@ class Plan(Settings):
             if any(value in values[:place] for place, value in enumerate(values)):
                 raise ValueError(f"grid.{axis} has a value twice. Give each once.")
         if self.reference not in grid.world:
-            raise ValueError(
-                f"reference is {self.reference!r}, which grid.world does not have. Add it, or give another."
-            )
+            raise ValueError(f"reference is {self.reference!r}, which grid.world does not have. Add it, or give another.")
         if self.swaps and "on" not in grid.world:
             raise ValueError("swaps are of models that are trained with the world on. Add on to grid.world.")
         return self
