@@ -58,7 +58,7 @@ def choose(
         ValueError: the world is on and an example's prompt holds no world tokens.
         WorldIgnored: it holds them, and they do not reach the language model.
     """
-    asker = Asker(model, processor, method="likelihood", max_new_tokens=0)
+    asker = Asker(model, processor, method="likelihood")
     for start in range(0, len(examples), batch_size):
         prompts, options = [], []
         for row in range(start, min(start + batch_size, len(examples))):

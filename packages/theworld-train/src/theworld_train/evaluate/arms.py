@@ -37,7 +37,9 @@ def check_arm(model: Any, world: str, control: str | None) -> None:
     """
     if world == "off":
         if control is not None:
-            raise UsageError(f"the world is off, so {control} would change nothing. Turn the world on, or leave it out.")
+            raise UsageError(
+                f"the world is off, so {control} would change nothing. Turn the world on, or leave it out."
+            )
         return
     if getattr(model.config, "world_fusion", "none") == "none":
         raise UsageError("the model has no world branch. Evaluate it with the world off (--arm off).")

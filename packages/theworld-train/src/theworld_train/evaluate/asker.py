@@ -3,7 +3,8 @@
 Both ways ask with the same prompt, encode its pictures and clips once, and look whether world tokens arrived.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,12 +26,14 @@ class Reply:
     Attributes:
         text: the likeliest choice, or what was generated, stripped.
         likelihoods: log-probability of each choice.
+        greedy: for each choice, whether it is what greedy decoding says.
         tokens: of the answer, with its end-of-turn if it has one.
         consumed: whether the prompt's world tokens reached the language model.
     """
 
     text: str
-    likelihoods: dict[str, float] | None
+    likelihoods: dict[str, float] | None = None
+    greedy: dict[str, bool] | None = None
     tokens: int
     consumed: bool
 
@@ -41,12 +44,22 @@ class Asker:
     Args:
         model: TheWorld; with the world off also the base VLM.
         max_new_tokens: length of a generated answer at most.
+        decoding: other settings of ``generate`` than greedy decoding.
     """
 
-    def __init__(self, model: Any, processor: TheWorldProcessor, *, method: Method, max_new_tokens: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        processor: TheWorldProcessor,
+        *,
+        method: Method,
+        max_new_tokens: int = 0,
+        decoding: Mapping[str, Any] | None = None,
+    ) -> None:
         self.model, self.processor = model, processor
         self.method: Method = method
         self.max_new_tokens = max_new_tokens
+        self.decoding = {"do_sample": False} if decoding is None else dict(decoding)
         self.pad_token_id: int = processor.tokenizer.pad_token_id
         self._checked = False
 
@@ -103,18 +116,18 @@ class Asker:
             logits_to_keep=kept,
             use_cache=False,
         ).logits
-        scores = iter(sum_log_probabilities(logits, ends).tolist())
+        sums, greedy = (iter(found.tolist()) for found in score(logits, ends))
         reached = watch.reached(inputs["input_ids"], encodings, rows)
         replies = []
         for row, options in enumerate(choices):
-            likelihoods = {choice: next(scores) for choice in options}
-            if any(score != score for score in likelihoods.values()):
+            likelihoods = {choice: next(sums) for choice in options}
+            if any(math.isnan(value) for value in likelihoods.values()):
                 raise ValueError("a choice's log-probability is not a number. Look at the model's weights and dtype.")
             best = max(likelihoods, key=likelihoods.__getitem__)  # of equals the first
+            said = {choice: next(greedy) for choice in options}
             consumed = all(ok for of, ok in zip(rows, reached, strict=True) if of == row)
-            replies.append(
-                Reply(text=best, likelihoods=likelihoods, tokens=len(options[best]), consumed=consumed)
-            )
+            tokens = len(options[best])
+            replies.append(Reply(text=best, likelihoods=likelihoods, greedy=said, tokens=tokens, consumed=consumed))
         return replies
 
     def _generate(self, prompts: Sequence[Prompt], encodings: Encodings, watch: WorldWatch) -> list[Reply]:
@@ -123,15 +136,15 @@ class Asker:
         ids = self.model.generate(
             **inputs,
             mm_encoder_outputs=encodings.for_rows(rows),
-            do_sample=False,
             max_new_tokens=self.max_new_tokens,
+            **self.decoding,
         )
         reached = watch.reached(inputs["input_ids"], encodings, rows)
         replies = []
         for row, consumed in zip(ids[:, inputs["input_ids"].shape[1] :], reached, strict=True):
             text: Any = self.processor.tokenizer.decode(row, skip_special_tokens=True)
             tokens = int((row != self.pad_token_id).sum())
-            replies.append(Reply(text=text.strip(), likelihoods=None, tokens=tokens, consumed=consumed))
+            replies.append(Reply(text=text.strip(), tokens=tokens, consumed=consumed))
         return replies
 
 
@@ -140,15 +153,18 @@ def positions(attention_mask: Int[Tensor, "b l"]) -> Int[Tensor, "b l"]:
     return (attention_mask.cumsum(-1) - 1).clamp(min=0)
 
 
-def sum_log_probabilities(logits: Tensor, answers: Sequence[Int[Tensor, " _"]]) -> Tensor:
-    """Of each row's answer, whose tokens are the row's last: the sum of their log-probabilities, in float32, ``[b]``.
+def score(logits: Tensor, answers: Sequence[Int[Tensor, " _"]]) -> tuple[Tensor, Tensor]:
+    """Of each row's answer: the sum of its tokens' log-probabilities in float32, and whether each token is the likeliest
+    at its place; both ``[b]``.
 
     Args:
         logits: at the last positions, at least one more than the longest answer has tokens, ``[b, k, v]``.
+        answers: the last tokens of each row.
     """
-    sums = []
+    sums, greedy = [], []
     for row, answer in zip(logits, answers, strict=True):  # row by row: a float32 copy of all is twice their memory
-        scores = row[-len(answer) - 1 : -1].float()
-        chosen = scores.gather(-1, answer.to(scores.device).unsqueeze(-1)).squeeze(-1)
+        scores, wanted = row[-len(answer) - 1 : -1].float(), answer.to(row.device)
+        chosen = scores.gather(-1, wanted.unsqueeze(-1)).squeeze(-1)
         sums.append((chosen - scores.logsumexp(-1)).sum())
-    return torch.stack(sums)
+        greedy.append((scores.argmax(-1) == wanted).all())
+    return torch.stack(sums), torch.stack(greedy)

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-
 _VERSIONS = ("theworld-tokens", "theworld-encoders", "theworld-fusion", "theworld-train", "torch", "transformers")
 _WEIGHTS = ("*.safetensors", "*.json")
 _SAMPLE = 64

@@ -54,14 +54,18 @@ class EvaluationFolder:
         if (self.path / SUMMARY).is_file():
             return True
         if manifest["runs"] and not resume:
-            raise UsageError(f"{self.path} holds this evaluation, unfinished. Go on with --resume, or give another --out.")
+            raise UsageError(
+                f"{self.path} holds this evaluation, unfinished. Go on with --resume, or give another --out."
+            )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             manifest["runs"].append({**facts, "start": _now(), "end": None})
             write_whole(self.path / MANIFEST, _pretty(manifest))
             self.merge()
         except OSError as error:
-            raise UsageError(f"{self.path} cannot be written ({error.strerror}). Give another folder (--out).") from error
+            raise UsageError(
+                f"{self.path} cannot be written ({error.strerror}). Give another folder (--out)."
+            ) from error
         return False
 
     def pending(self) -> list[int]:
@@ -70,7 +74,7 @@ class EvaluationFolder:
         return [number for number in range(len(self._batches)) if number not in done]
 
     def merge(self) -> None:
-        """Put every whole batch into ``records.jsonl``, in order; lines that were torn, and batches cut, are dropped."""
+        """Put every whole batch into ``records.jsonl``, in order; torn lines and parts of batches are dropped."""
         done = self._done()
         write_whole(self.path / RECORDS, b"".join(line for number in sorted(done) for line in done[number]))
         for part in self.path.glob(_PARTS):
@@ -126,7 +130,9 @@ def read_records(folder: Path, *, finished: bool = True) -> list[Record]:
     try:
         return [Record(**json.loads(line)) for line in (folder / RECORDS).read_bytes().splitlines()]
     except (OSError, ValueError, TypeError) as error:
-        raise UsageError(f"{folder / RECORDS} cannot be read ({error}). Evaluate again, into another folder.") from error
+        raise UsageError(
+            f"{folder / RECORDS} cannot be read ({error}). Evaluate again, into another folder."
+        ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

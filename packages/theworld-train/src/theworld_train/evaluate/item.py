@@ -1,4 +1,4 @@
-"""One item from its messages to its record. What goes wrong with it alone is written down, and the next one is asked."""
+"""One item, from its messages to its record. What goes wrong with it alone is written down, and others are asked."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -82,7 +82,7 @@ def answer(asker: Asker, task: Task, batch: Sequence[Loaded]) -> list[Record]:
     ]
 
 
-def reason(error: BaseException) -> str:
+def reason(error: Exception) -> str:
     """An error's first line, with its kind where that alone says what it is about."""
     text = first_line(error) if str(error) else ""
     return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}".rstrip(": ")

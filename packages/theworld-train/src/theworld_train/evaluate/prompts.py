@@ -138,9 +138,9 @@ def stack(
     longest = max(len(ids) for ids in columns["input_ids"])
     padding = {"input_ids": pad_token_id, "token_type_ids": 0, "attention_mask": 0}
     return {
-        name: torch.stack(
-            [nn.functional.pad(row, (longest - len(row), 0), value=padding[name]) for row in rows]
-        ).to(device)
+        name: torch.stack([nn.functional.pad(row, (longest - len(row), 0), value=padding[name]) for row in rows]).to(
+            device
+        )
         for name, rows in columns.items()
     }
 
@@ -167,9 +167,13 @@ class Encodings:
             places = torch.tensor(_places(self.images, rows), device=self.image.device)
             encoded["image"] = BaseModelOutputWithPooling(pooler_output=self.image[places])
         if self.world is not None:
-            tokens: Any = [self.world[place] for place in _places(self.items, rows)]
+            tokens: Any = self.world_of(rows)
             encoded["world"] = BaseModelOutputWithPooling(pooler_output=tokens)
         return encoded
+
+    def world_of(self, rows: Sequence[int]) -> list[Tensor]:
+        """World tokens of each item of those prompts, in the rows' order."""
+        return [] if self.world is None else [self.world[place] for place in _places(self.items, rows)]
 
 
 def encode(model: Any, prompts: Sequence[Prompt]) -> Encodings:

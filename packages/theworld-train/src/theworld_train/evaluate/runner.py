@@ -133,7 +133,7 @@ class _Run:
             done, total, right, errors = 0, sum(len(self.batches[number]) for number in mine), 0.0, 0
             report(0, total)
             try:
-                for number, loaded in self._loaded(mine):
+                for loaded in self._loaded(mine):
                     records = answer(self.asker, self.task, loaded)
                     self.folder.append(records, self.process.process_index, self.process.num_processes)
                     done += len(records)
@@ -144,12 +144,14 @@ class _Run:
             except WorldIgnored as error:
                 failed = UsageError(str(error))
             except torch.OutOfMemoryError as error:
-                failed = UsageError(f"{reason(error)}. Ask fewer items together (--batch-size), then go on with --resume.")
+                failed = UsageError(
+                    f"{reason(error)}. Ask fewer items together (--batch-size), then go on with --resume."
+                )
         if on_any(self.process, failed is not None):
             part()
             raise failed or SystemExit(2)
 
-    def _loaded(self, numbers: Sequence[int]) -> Iterator[tuple[int, list[Loaded]]]:
+    def _loaded(self, numbers: Sequence[int]) -> Iterator[list[Loaded]]:
         """Batches in order, with pictures and clips read ahead: few at a time, for they are large."""
         with ThreadPoolExecutor(2) as pool:
             reading: dict[int, list[Future[Loaded]]] = {}
@@ -157,7 +159,7 @@ class _Run:
                 for ahead in numbers[place : place + 1 + _AHEAD]:
                     if ahead not in reading:
                         reading[ahead] = [pool.submit(self.load, item) for item in self.batches[ahead]]
-                yield number, [future.result() for future in reading.pop(number)]
+                yield [future.result() for future in reading.pop(number)]
 
 
 def _finish(folder: EvaluationFolder, task: str, arm: str, method: str) -> None:
@@ -211,4 +213,3 @@ def _other_items(model: Any, items: Sequence[Item], world: str, control: str | N
     except ValueError as error:
         raise UsageError(f"other-item: {error}") from error
     return {item.key: items[other] for item, other in zip(items, drawn, strict=True)}
-

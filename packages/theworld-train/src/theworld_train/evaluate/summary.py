@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
+from theworld_train.evaluate.arms import groups_of
 from theworld_train.evaluate.records import Record
+from theworld_train.evaluate.statistics import mean_score
 
 TOTAL = "all"
 """Name of the row over all families."""
@@ -18,7 +19,7 @@ class FamilyScore:
     Attributes:
         items: all that have no error: what the score is a mean over.
         score: mean; an item whose answer could not be read counts 0.
-        low, high: Wilson's 95 % interval. It takes items for independent, which those of one group are not.
+        low, high: Wilson's 95 % interval, wider where items of one group go the same way; see ``mean_score``.
         groups: sets of items that share something.
         chance: expected score of guessing.
         unparsable: items whose answer could not be read.
@@ -74,33 +75,21 @@ def summarise(records: Sequence[Record], *, task: str, arm: str, method: str) ->
 def score_of(records: Sequence[Record], family: str) -> FamilyScore:
     """One row."""
     valid = [record for record in records if record.error is None]
-    total, count = sum(record.score or 0.0 for record in valid), len(valid)
-    low, high = wilson(total, count) if count else (None, None)
+    groups = groups_of([record.key for record in valid], [record.group for record in valid])
+    mean = mean_score([record.score or 0.0 for record in valid], groups) if valid else None
     return FamilyScore(
         family=family,
-        items=count,
-        score=total / count if count else None,
-        low=low,
-        high=high,
-        groups=len({record.group or f"\0{record.key}" for record in valid}),
-        chance=sum(record.chance for record in valid) / count if count else None,
+        items=len(valid),
+        score=mean and mean.value,
+        low=mean and mean.low,
+        high=mean and mean.high,
+        groups=len(set(groups)),
+        chance=sum(record.chance for record in valid) / len(valid) if valid else None,
         unparsable=sum(record.score is None for record in valid),
-        errors=len(records) - count,
+        errors=len(records) - len(valid),
     )
 
 
 def from_json(found: dict[str, Any]) -> Summary:
     """The summary that a folder holds."""
     return Summary(**{**found, "families": [FamilyScore(**row) for row in found["families"]]})
-
-
-def wilson(total: float, count: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval (Wilson 1927) of a mean of ``count`` scores from 0 to 1 that sum up to ``total``.
-
-    Scores between the two vary less than right or wrong does, so theirs is a little too wide.
-    """
-    z = NormalDist().inv_cdf(0.5 + level / 2)
-    mean, weight = total / count, z**2 / count
-    centre = (mean + weight / 2) / (1 + weight)
-    half = z / (1 + weight) * (mean * (1 - mean) / count + weight / (4 * count)) ** 0.5
-    return max(0.0, centre - half), min(1.0, centre + half)

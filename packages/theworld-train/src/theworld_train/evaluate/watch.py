@@ -59,30 +59,33 @@ class WorldWatch:
             input_ids: ``[b, l]``, as the model had them.
             rows: the prompt of each row.
         """
+        tokens = encodings.world_of(rows)
+        if not tokens or self._embeds is None:
+            return [False] * len(rows)
         config = self._model.config
-        if encodings.world is None or self._embeds is None or not any(encodings.items):
-            return [False] * len(rows)
-        tokens = [item.pooler_output for item in [encodings.for_rows(rows)["world"]]][0]
-        gated = config.world_fusion == "gated"
-        if gated and self._gated is None:
-            return [False] * len(rows)
-        seen = input_ids == (config.image_token_id if gated else config.world_token_id)  # [b, l]
-        if gated and self._gated is not None:
-            image, world, result = self._gated
-            given = torch.stack([item.to(world) for item in tokens])
-            if given.shape != world.shape:
-                return [False] * len(rows)
-            heard = ((given == world).flatten(1).all(1) & (result != image).flatten(1).any(1)).tolist()
-            wanted = result.flatten(0, 1)
+        if config.world_fusion == "gated":
+            placeholder, (wanted, through) = config.image_token_id, self._through_gate(tokens)
         else:
-            heard, wanted = [True] * len(tokens), torch.cat([item.to(self._embeds) for item in tokens])
+            placeholder, wanted, through = config.world_token_id, torch.cat(tokens), [True] * len(tokens)
+        seen = input_ids == placeholder  # [b, l]
         if int(seen.sum()) != len(wanted):
             return [False] * len(rows)
-        right = torch.zeros_like(seen)
-        right[seen] = (self._embeds[seen] == wanted.to(self._embeds)).all(-1)
-        whole = ((right == seen).all(1) & seen.any(1)).tolist()
-        items = iter(heard)
-        return [stood and all([next(items) for _ in range(encodings.items[row])]) for stood, row in zip(whole, rows)]
+        embeds = self._embeds[:: len(self._embeds) // len(rows)]  # beams of a row stand together
+        stands = torch.zeros_like(seen)
+        stands[seen] = (embeds[seen] == wanted.to(embeds)).all(-1)
+        whole = ((stands == seen).all(1) & seen.any(1)).tolist()
+        each = iter(through)
+        of_rows = [[next(each) for _ in range(encodings.items[row])] for row in rows]
+        return [here and all(items) for here, items in zip(whole, of_rows, strict=True)]
+
+    def _through_gate(self, tokens: Sequence[Tensor]) -> tuple[Tensor, list[bool]]:
+        """What left the gate, ``[n k, d]``, and for each item whether it went in and changed its image."""
+        if self._gated is None or len(tokens) != len(self._gated[1]):
+            return torch.empty(0), [False] * len(tokens)
+        image, world, result = self._gated
+        given = torch.stack([item.to(world) for item in tokens])
+        through = (given == world).flatten(1).all(1) & (result != image).flatten(1).any(1)
+        return result.flatten(0, 1), through.tolist()
 
 
 @torch.no_grad()
@@ -100,7 +103,7 @@ def check_influence(model: Any, prompt: Prompt, encodings: Encodings, pad_token_
     for change in (False, True):
         encoded = encodings.for_rows([0])
         if change:
-            tokens: Any = [1 - item for item in encoded["world"].pooler_output or ()]
+            tokens: Any = [1 - item for item in encodings.world_of([0])]
             encoded["world"].pooler_output = tokens
         scores.append(model(**inputs, mm_encoder_outputs=encoded, logits_to_keep=1, use_cache=False).logits)
     if torch.equal(*scores):
