@@ -24,16 +24,21 @@ def _off_a_wall(scene: Scene, *, num_frames: int) -> tuple[Scene, ...] | None:
 
 
 def _heavier(setting: Setting) -> Group | None:
-    """Two discs after they hit. They go apart alike whichever is heavier; what differs is how they came."""
+    """Two discs after they hit. They go apart alike whichever is heavier; what differs is how they came.
+
+    Both drift besides, so that where they came from does not tell which was slower.
+    """
     names = ("red", "blue") if setting.index % 2 else ("blue", "red")
     radius, ratio, ago = setting.draw("size"), setting.draw("ratio"), setting.uniform(0.4, 0.6)
     apart = [setting.draw("speed") * ago * setting.uniform(0.8, 1.0) for _ in names]
     heading, tilt = setting.uniform(0, 6.3), setting.uniform(-0.2, 0.2)
     middle = setting.uniform(SIDE / 2 - 6, SIDE / 2 + 6), setting.uniform(SIDE / 2 - 6, SIDE / 2 + 6)
+    drift = polar(setting.uniform(0, 12), setting.uniform(0, 6.3))
     places = []
     for side, way in zip((-1, 1), apart, strict=True):
         touch, gone = polar(side * radius, heading), polar(side * way, heading + tilt)
-        places.append((middle[0] + touch[0] + gone[0], middle[1] + touch[1] + gone[1], gone[0] / ago, gone[1] / ago))
+        vx, vy = gone[0] / ago + drift[0], gone[1] / ago + drift[1]
+        places.append((middle[0] + touch[0] + ago * vx, middle[1] + touch[1] + ago * vy, vx, vy))
     takes = []
     for heavy in names:
         bodies = tuple(

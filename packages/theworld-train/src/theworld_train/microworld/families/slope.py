@@ -20,7 +20,7 @@ def _direction(setting: Setting) -> Group | None:
     foot, top = (-_FAR, 43 + _FAR * math.tan(steepness)), (SIDE + _FAR, 43 - (SIDE + _FAR) * math.tan(steepness))
     ramp = tuple(_turned(point, side) for point in (foot, top))
     world = World(gravity=setting.draw("gravity"), solids=((ramp[0], ramp[1]),), restitution=0.0, steps=128)
-    at, speed = setting.uniform(20, 28), setting.draw("speed")
+    at, speed = setting.uniform(14, 34), setting.draw("speed")
     resting = _resting(setting, (at, 43 - at * math.tan(steepness)), steepness, side)
     takes = [
         _take(setting, answer, (_climbing(resting, steepness, way * speed, side),), world, (_below("ramp", ramp),))
