@@ -36,8 +36,8 @@ def ablate(
     """Does the world help? Train every arm of a plan from one base, ask all the same questions, and compare.
 
     A plan is one YAML file: a recipe, what varies (the world on, off, or replaced by a control, and settings of the
-    model), the tasks, the seeds, and what counts as found. It ends in a table with intervals, paired tests, a verdict in
-    words for each arm, and report.html. Stopped at any moment and given again, the same command goes on.
+    model), the tasks, the seeds, and what counts as found. It ends in a table with intervals, paired tests, a verdict
+    in words for each arm, and report.html. Stopped at any moment and given again, the same command goes on.
 
     Example: theworld ablate micro-world
 

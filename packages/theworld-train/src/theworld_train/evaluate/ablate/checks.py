@@ -1,4 +1,4 @@
-"""Whether the arms of a plan may be compared: the same data, order, steps and prompts, and the same number of tokens."""
+"""Whether the arms of a plan may be compared: the same data, order, steps and prompts, and as many tokens."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -30,7 +30,7 @@ from theworld_train.run_folder import PARTS
 def run_ablation(
     plan: Plan, out: Path, *, processes: int = 2, say: Callable[[str], None] = print, command: str = ""
 ) -> Outcome:
-    """Train and ask every arm, and write what was found into ``out``: ``report.html``, ``report.md``, ``findings.json``.
+    """Train and ask every arm; write ``report.html``, ``report.md`` and ``findings.json`` into ``out``.
 
     Killed at any moment and called again, it goes on where it stopped. It works in processes of its own, so a script
     that calls it needs ``if __name__ == "__main__":``.

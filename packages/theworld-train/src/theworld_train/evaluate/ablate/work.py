@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from transformers.utils.logging import disable_progress_bar
 
 from theworld_fusion import fill_adapter
-from theworld_train.errors import UsageError
 from theworld_train.evaluate.ablate.arms import Arm
 from theworld_train.evaluate.ablate.features import fill_cache, with_cache
 from theworld_train.evaluate.ablate.plan import Plan
