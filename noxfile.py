@@ -165,6 +165,13 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def ablate(session: nox.Session) -> None:
+    """Does the world help? Every control on a micro-world, three seeds: a report in runs/ablate/micro-world/."""
+    install(session, list(PACKAGES))
+    session.run("theworld", "ablate", *(session.posargs or ["micro-world"]))
+
+
+@nox.session(default=False)
 def gpu_integration(session: nox.Session) -> None:
     """Placements and training on every accelerator here, else on two CPU processes; THEWORLD_REQUIRE_GPUS=n insists."""
     install(session, list(PACKAGES), *test_groups(list(PACKAGES)))
