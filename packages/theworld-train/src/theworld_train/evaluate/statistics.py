@@ -3,6 +3,7 @@
 import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -173,7 +174,7 @@ def over_runs(differences: Sequence[float], *, level: float = 0.95) -> tuple[flo
         return -math.inf, math.inf, 1.0
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0]), 0.0 if values[0] else 1.0
-    found = ttest_1samp(values, 0.0)
+    found: Any = ttest_1samp(values, 0.0)
     interval = found.confidence_interval(level)
     return float(interval.low), float(interval.high), float(found.pvalue)
 

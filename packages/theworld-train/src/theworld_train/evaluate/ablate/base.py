@@ -50,7 +50,7 @@ def make_base(report: Report, recipe: Recipe, bases: Bases) -> None:
     fill_adapter(model, checkpoint)
     source = str(run / TINY / "vlm") if recipe.model.vlm == TINY else recipe.model.vlm
     _, processor = load_vlm(source, recipe.model.vlm_revision)
-    plain = Gemma3ForConditionalGeneration.from_pretrained(source, revision=recipe.model.vlm_revision)
+    plain = Gemma3ForConditionalGeneration.from_pretrained(source, revision=recipe.model.vlm_revision or "main")
     plain.load_state_dict(model.state_dict())  # without a world branch, ours has the very same weights
     unfinished = bases.vlm.with_name(".vlm")
     shutil.rmtree(unfinished, ignore_errors=True)
