@@ -95,8 +95,8 @@ def plugin() -> Iterator[Any]:
             module = ModuleType(name)
             vars(module).update(values)
             patch.setitem(sys.modules, name, module)
-        yield importlib.import_module("theworld_train.lmms_eval")
-        sys.modules.pop("theworld_train.lmms_eval", None)
+        yield importlib.import_module("theworld_train.lmms_eval.models")
+        sys.modules.pop("theworld_train.lmms_eval.models", None)
 
 
 @pytest.fixture
@@ -135,8 +135,8 @@ def wanted(talker: Pair, number: int, world: str = "on", length: int = 6, **sett
 
 def test_the_registry_finds_both_classes(plugin: Any) -> None:
     [entry] = [one for one in entry_points(group="lmms_eval.models") if one.name == "theworld"]
-    assert entry.value == "theworld_train.lmms_eval:manifest"
-    found = plugin.manifest()
+    found = entry.load()()
+    assert plugin.__name__ == "theworld_train.lmms_eval.models"
     assert found.model_id == "theworld"
     for path, simple in ((found.chat_class_path, False), (found.simple_class_path, True)):
         module, _, name = path.rpartition(".")

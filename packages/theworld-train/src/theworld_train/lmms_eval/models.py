@@ -1,9 +1,6 @@
 # pyright: reportMissingImports=false
-# lmms-eval is no dependency: it loads this module through its entry point, and nothing else does.
-"""The model ``theworld`` of lmms-eval (0.7 and later): its tasks, run on TheWorld as they are.
-
-``lmms-eval --model theworld --model_args pretrained=FOLDER,arm=on --tasks mmbench_en_dev``
-"""
+# lmms-eval is no dependency; see this package's own module.
+"""The two classes that lmms-eval makes: one for tasks that give chats, one for a text with visuals beside it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -15,7 +12,6 @@ import torch
 from accelerate import Accelerator
 from lmms_eval.api.instance import GenerationResult, TokenCounts
 from lmms_eval.api.model import lmms
-from lmms_eval.models.registry_v2 import ModelManifest
 
 from theworld_train.data.lazy import load_chat
 from theworld_train.errors import UsageError
@@ -27,15 +23,6 @@ from theworld_train.media import CLIPS
 
 _MAX_NEW_TOKENS = 128
 """Where the task does not say."""
-
-
-def manifest() -> ModelManifest:
-    """What lmms-eval's registry is told: chat tasks ask one class, ``--force_simple`` and likelihoods the other."""
-    return ModelManifest(
-        model_id="theworld",
-        chat_class_path=f"{__name__}.TheWorldChat",
-        simple_class_path=f"{__name__}.TheWorldSimple",
-    )
 
 
 class _TheWorld(lmms):
