@@ -7,7 +7,17 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from theworld_train import cli_ablate, cli_cache, cli_compare, cli_data, cli_evaluate, cli_launch, cli_push, cli_train
+from theworld_train import (
+    cli_ablate,
+    cli_cache,
+    cli_compare,
+    cli_data,
+    cli_evaluate,
+    cli_launch,
+    cli_micro_world,
+    cli_push,
+    cli_train,
+)
 from theworld_train.cli_table import print_table
 
 app = typer.Typer(
@@ -19,6 +29,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_cache.app, name="cache")
 app.add_typer(cli_data.app, name="data")
+app.add_typer(cli_micro_world.app, name="micro-world")
 app.command()(cli_train.train)
 app.command()(cli_ablate.ablate)
 app.command()(cli_launch.launch)

@@ -127,6 +127,6 @@ def _pixels(image: Image.Image) -> np.ndarray:
     weight = np.abs(inner - np.median(inner, axis=(0, 1))).sum(axis=-1)
     y, x = np.mgrid[: len(weight), : len(weight)]
     total = weight.sum() + 1e-6
-    shift = [int(round(_SIZE / 2 - 2 - (place * weight).sum() / total)) for place in (y, x)]
+    shift = [round(float(_SIZE / 2 - 2 - (place * weight).sum() / total)) for place in (y, x)]
     views = np.stack([frame, np.roll(frame, shift, axis=(0, 1))])
     return views.reshape(2, 24, 2, 24, 2, 3).mean(axis=(2, 4)).ravel()

@@ -71,9 +71,10 @@ def _speed(setting: Setting) -> Group:
 def _solid(setting: Setting) -> Group:
     """A disc comes from the left or from the right, and a post that shows above the screen turns it back, or none."""
     speed, radius, colour = 0.75 * setting.draw("speed"), setting.draw("size"), setting.colours(1)[0]
-    y, parts, world, reach = setting.uniform(20, 28), (_middle_screen(setting),), FREE, 0.0
+    half = 1.2
+    y, world, reach = setting.uniform(20, 28), FREE, 0.0
+    parts = (_middle_screen(setting, half + 2 * radius + 0.5),)  # it hides a disc on either side of the post
     if setting.index // len(KINDS) % 2:
-        half = 1.2
         edges = [SIDE / 2 - half, SIDE / 2 + half]
         parts = (Part(name="post", points=rectangle(edges[0], 0, edges[1], SIDE), grey=95), *parts)
         world = World(solids=tuple(((x, -1.0), (x, SIDE + 1.0)) for x in edges), steps=128)
@@ -85,8 +86,8 @@ def _solid(setting: Setting) -> Group:
     return crossed(runs, world)
 
 
-def _middle_screen(setting: Setting) -> Part:
-    cover = setting.draw("cover")
+def _middle_screen(setting: Setting, least: float = 0.0) -> Part:
+    cover = max(setting.draw("cover"), least)
     return screen(SIDE / 2 - cover, 10, SIDE / 2 + cover, 38)
 
 
