@@ -137,7 +137,8 @@ def test_the_report_needs_no_other_file(straight: tuple[Path, list[str]]) -> Non
 def test_arms_have_seen_the_same_and_differ_in_the_world_alone(straight: tuple[Path, list[str]]) -> None:
     out, _ = straight
     runs = {path.parent.name.partition("-seed")[0]: path for path in out.glob("*seed0*/run")}
-    assert len({seen_by(run).digest for run in runs.values()}) == 1
+    recipe = arm_of("on", out).recipe
+    assert len({tuple(seen_by(run, recipe).digests.items()) for run in runs.values()}) == 1
     asked = {
         name: read_records(
             next(one for one in run.parent.iterdir() if one.name.startswith("micro-world") and "zeros" not in one.name)
@@ -269,10 +270,13 @@ def test_the_command_prints_a_plan_and_runs_nothing(theworld: Callable[..., Any]
 
 def test_runs_that_saw_other_examples_are_not_compared(tmp_path: Path) -> None:
     on, off = arm_of("on", tmp_path), arm_of("off", tmp_path)
-    one = Seen(steps=4, digest="a", examples=16, tokens=9, cache_misses=0)
+    one = Seen(steps=4, digests={2: "z", 4: "a"}, examples=16, tokens=9, cache_misses=0)
     check_training({on: one, off: replace(one, tokens=5)})
     with pytest.raises(UsageError, match="not trained on the same examples"):
-        check_training({on: one, off: replace(one, digest="b")})
+        check_training({on: one, off: replace(one, digests={4: "b"})})
+    check_training({on: one, off: replace(one, digests={4: "a"})})
+    with pytest.raises(UsageError, match="other keys until step 2"):
+        check_training({on: one, off: replace(one, digests={2: "y", 4: "a"})})
     with pytest.raises(UsageError, match="3 features were missing"):
         check_training({replace(on, recipe=with_cache(on, tmp_path)): replace(one, cache_misses=3)})
 

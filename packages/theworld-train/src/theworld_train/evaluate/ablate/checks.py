@@ -3,12 +3,14 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
-from theworld_train.checkpoints import newest
+from theworld_train.checkpoints import checkpoints
 from theworld_train.errors import UsageError
 from theworld_train.evaluate.ablate.arms import Arm
 from theworld_train.evaluate.records import Record
+from theworld_train.recipe import Recipe
 from theworld_train.trainer import read_progress
 
 _WORLD = re.compile(r"<start_of_world>.*?<end_of_world>\s*", re.DOTALL)
@@ -16,29 +18,31 @@ _WORLD = re.compile(r"<start_of_world>.*?<end_of_world>\s*", re.DOTALL)
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What a run was trained on, as its last checkpoint tells.
+    """What a run was trained on, as its checkpoints tell.
 
     Attributes:
-        digest: of the keys of its last stage's examples, in their order.
-        examples, tokens: of that stage.
+        digests: of the keys of each stage's examples, in their order, by the step at which the stage ends; of those
+            stages whose last checkpoint is kept, the last one at least.
+        examples, tokens: of the last stage.
     """
 
     steps: int
-    digest: str
+    digests: Mapping[int, str]
     examples: int
     tokens: int
     cache_misses: int
 
 
-def seen_by(run: Path) -> Seen:
+def seen_by(run: Path, recipe: Recipe) -> Seen:
     """Of a run that is done."""
-    found = newest(run)
-    if found is None:
-        raise UsageError(f"{run} holds no trained run. Give the command again: it goes on where it stopped.")
-    progress = read_progress(found[1], 0)
+    ends = set(accumulate(stage.steps for stage in recipe.stages))
+    found = {step: read_progress(folder, 0) for step, folder in checkpoints(run) if step in ends}
+    if max(ends) not in found:
+        raise UsageError(f"{run} holds no finished run. Give the command again: it goes on where it stopped.")
+    progress = found[max(ends)]
     return Seen(
-        steps=found[0],
-        digest=progress["digest"],
+        steps=max(ends),
+        digests={step: one["digest"] for step, one in found.items()},
         examples=progress["examples"],
         tokens=progress["tokens"],
         cache_misses=progress["cache_misses"],
@@ -58,11 +62,14 @@ def check_training(seen: Mapping[Arm, Seen]) -> None:
         ):
             raise UsageError(f"{arm.name}, seed {arm.seed}: {one.cache_misses} features were missing. Train it again.")
         other, like = first.setdefault(arm.seed, (arm, one))
-        if (one.steps, one.examples, one.digest) != (like.steps, like.examples, like.digest):
+        both = one.digests.keys() & like.digests.keys()
+        different = [step for step in sorted(both) if one.digests[step] != like.digests[step]]
+        if different or (one.steps, one.examples) != (like.steps, like.examples):
             raise UsageError(
                 f"{arm.name} and {other.name}, seed {arm.seed}, were not trained on the same examples in the same "
-                f"order: {one.steps} steps, {one.examples} examples, digest {one.digest[:10]}, and {like.steps}, "
-                f"{like.examples}, {like.digest[:10]}. They cannot be compared: remove their folders, and run again."
+                f"order: {one.steps} and {like.steps} steps, {one.examples} and {like.examples} examples in the last "
+                f"stage, other keys until step {different[0] if different else 'none'}. They cannot be compared: "
+                "remove their folders, and run again."
             )
 
 

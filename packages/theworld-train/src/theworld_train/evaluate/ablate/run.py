@@ -95,7 +95,7 @@ def _wait(futures: Sequence[Future[Any]]) -> None:
 def _outcome(
     plan: Plan, arms: Sequence[Arm], tasks: Sequence[Task], out: Path, seconds: float, command: str
 ) -> Outcome:
-    seen = {arm: seen_by(out / arm.folder / RUN) for arm in arms if arm.trains}
+    seen = {arm: seen_by(out / arm.folder / RUN, arm.recipe) for arm in arms if arm.trains}
     check_training(seen)
     pairs = pairs_of(plan, arms)
     found, swapped = list[tuple[Task, TaskFindings, Answers]](), list[TaskFindings]()
