@@ -137,8 +137,8 @@ def _compare(
                 found=found,
                 p=p,
                 by_seed=by_seed,
-                runs_low=low,
-                runs_high=high,
+                runs_low=max(-1.0, low),  # of one pair, any difference that scores can have
+                runs_high=min(1.0, high),
                 runs_p=runs_p,
                 verdict=verdict,
                 sentence=_sentence(kind, one, other, found, p, by_seed, verdict, plan),

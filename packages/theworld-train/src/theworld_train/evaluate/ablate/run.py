@@ -46,6 +46,7 @@ def run_ablation(
     started = time.monotonic()
     recipe, bases, arms = arms_of(plan, out)
     tasks = open_tasks(plan, arms[0].recipe.model.num_frames)
+    check_sums(plan, tasks)
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / "plan.yaml").write_text(dump_plan(plan), encoding="utf-8")
@@ -80,6 +81,21 @@ def arms_of(plan: Plan, out: Path) -> tuple[Recipe | None, Bases | None, list[Ar
     recipe = base_recipe(plan.base)
     bases = bases_of(recipe, out)
     return recipe, bases, all_arms(plan, bases)
+
+
+def check_sums(plan: Plan, tasks: Sequence[Task]) -> None:
+    """Before anything is trained.
+
+    Raises:
+        UsageError: a family is summed up that no task asks about.
+    """
+    if not plan.sums:
+        return
+    known = list(dict.fromkeys(item.family for task in tasks for item in task.items()))
+    for kind, families in plan.sums.items():
+        for family in families:
+            if family not in known:
+                raise UsageError(f"sums.{kind} has {family!r}, which no task asks about. They ask: {', '.join(known)}.")
 
 
 def _deal(items: Sequence[Arm], processes: int) -> list[tuple[int, list[Arm]]]:
