@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from theworld_train.evaluate.tasks.micro_world import MicroWorldTask
+from theworld_train.evaluate.tasks import AnyTask
 from theworld_train.recipe import Settings
 
 World = Literal[
@@ -66,7 +66,7 @@ class Plan(Settings):
     grid: Grid = Grid()
     swaps: tuple[Swap, ...] = Field(default=(), strict=False)
     """Controls that models trained with the world on are also given at test time alone."""
-    tasks: tuple[MicroWorldTask, ...] = Field(min_length=1, strict=False)
+    tasks: tuple[AnyTask, ...] = Field(min_length=1, strict=False)
     sums: dict[str, Annotated[tuple[str, ...], Field(strict=False, min_length=1)]] = {}
     """Kinds of question that there is a verdict on: a name, and its families. Default: all families together."""
     reference: World = "on"

@@ -14,7 +14,7 @@ from theworld_train.evaluate.ablate.training import train
 from theworld_train.evaluate.folder import SUMMARY
 from theworld_train.evaluate.runner import run_task
 from theworld_train.evaluate.task import Task
-from theworld_train.evaluate.tasks.micro_world import MicroWorld
+from theworld_train.evaluate.tasks import open_task
 from theworld_train.jobs import Report
 from theworld_train.pair import make_pair, make_tiny_pair
 from theworld_train.recipe_checks import TINY
@@ -33,7 +33,7 @@ class Asking:
 
 def open_tasks(plan: Plan, num_frames: int) -> list[Task]:
     """The plan's tasks, for models that take so many frames of a clip."""
-    return [MicroWorld(settings, num_frames) for settings in plan.tasks]
+    return [open_task(settings, num_frames=num_frames) for settings in plan.tasks]
 
 
 def askings(plan: Plan, arm: Arm, tasks: Sequence[Task], out: Path) -> list[Asking]:

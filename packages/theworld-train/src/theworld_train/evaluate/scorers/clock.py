@@ -4,10 +4,8 @@ import re
 
 from theworld_train.evaluate.scorers.text import concluded, plain, stated
 
-_HOURS = {
-    word: hour
-    for hour, word in enumerate("one two three four five six seven eight nine ten eleven twelve".split(), start=1)
-}
+_NAMES = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_HOURS = {name: hour for hour, name in enumerate(_NAMES, start=1)}
 _HOUR = rf"(?:\d+|{'|'.join(_HOURS)})"
 _CLOCK = r"(?:\s|-)*o\s*'?\s*clock\b"
 _TIME = re.compile(

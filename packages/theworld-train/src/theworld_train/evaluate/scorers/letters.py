@@ -6,9 +6,14 @@ from collections.abc import Mapping, Sequence
 from theworld_train.evaluate.scorers.text import concluded, plain, stated
 from theworld_train.evaluate.scorers.truth import truth
 
-_OPENING = r"[\"'\[]*(?:(?:it'?s|it\s+is|i(?:'d|\s+would)?\s+(?:choose|pick|say|select|go\s+with|think(?:\s+it'?s)?))\s+)?"
+_OPENING = (
+    r"[\"'\[]*(?:(?:it'?s|it\s+is|i(?:'d|\s+would)?\s+(?:choose|pick|say|select|go\s+with|think(?:\s+it'?s)?))\s+)?"
+)
 _NAMED = r"(?:(?:the\s+)?(?:option|choice|letter)\s*:?\s*)?"
-_VERBS = r"is|are|was|has|have|looks?|appears?|seems?|because|since|as|which|where|being|would|and|or|but|for|than|to|in|on|at|with"
+_VERBS = (
+    r"is|are|was|has|have|looks?|appears?|seems?|because|since|as|which|where|being|would|and|or|but|for|than|to|in|on"
+    r"|at|with"
+)
 _NEGATION = re.compile(r"\b(?:not|never|neither|nor|cannot|unlikely|\w+n't|no)\b", re.IGNORECASE)
 _REFUSAL = re.compile(
     r"\b(?:neither|none\s+of|both|either|cannot|can't|can\s+not|unable|sorry|not\s+(?:sure|certain|possible|clear)|impossible|"

@@ -2,24 +2,17 @@
 
 import re
 
-_UNITS = {
-    word: value
-    for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-        "eighteen nineteen".split()
-    )
-}
-_TENS = {
-    word: 10 * value
-    for value, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2)
-}
+_ONES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_TEENS = ("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")
+_UNITS = {word: value for value, word in enumerate(_ONES + _TEENS)}
+_DECADES = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_TENS = {word: 10 * value for value, word in enumerate(_DECADES, start=2)}
 _SMALL = "|".join([*_TENS, *sorted(_UNITS, key=len, reverse=True)])
 _WORDS = rf"(?:(?:{_SMALL}|hundred|thousand)(?:(?:\s+|-)(?:and\s+)?(?:{_SMALL}|hundred|thousand)\b)*)"
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?:e[+-]?\d+|\s*(?:x|×|\*)\s*10\^[+-]?\d+)?"
 _FRACTION = r"(?:\d+\s*/\s*\d+)"
 _HALVES = {"half": 0.5, "quarter": 0.25, "third": 1 / 3}
 _HALF = rf"(?:{'|'.join(_HALVES)})"
-_THIRDS = {"quarters": 0.25, "thirds": 1 / 3, "halves": 0.5}
 
 NUMBER = (
     rf"(?:(?:(?:\d+\s*-?\s*|\d+\s+and\s+){_FRACTION}|{_FRACTION}|{_DIGITS}(?:\s+and\s+an?\s+{_HALF}\b)?)"
@@ -35,15 +28,10 @@ def number(text: str) -> float | None:
     whole, half = _without_half(text)
     if whole in ("", "a", "an"):
         return half or 1.0
-    if re.fullmatch(r"(three quarters|two thirds)( of an?)?", whole):
-        count, kind = whole.split()[:2]
-        return _UNITS[count] * _THIRDS[kind]
-    if fraction := re.fullmatch(r"(?:(\d+)(?:\s*-?\s*|\s+and\s+))??(\d+)\s*/\s*(\d+)", whole):
-        mixed = re.fullmatch(r"(\d+)(?:\s+and\s+|\s*-\s*|\s+)(\d+)\s*/\s*(\d+)", whole)
-        parts = mixed or fraction
-        if not int(parts[3]):
-            return None
-        return int(parts[1] or 0) + int(parts[2]) / int(parts[3])
+    if parts := re.fullmatch(r"(three|two) (quarters|thirds)(?: of an?)?", whole):
+        return _UNITS[parts[1]] * _HALVES[parts[2][:-1]]
+    if parts := re.fullmatch(r"(?:(\d+)(?:\s+and\s+|\s*-\s*|\s+))?(\d+)\s*/\s*(\d+)", whole):
+        return int(parts[1] or 0) + int(parts[2]) / int(parts[3]) if int(parts[3]) else None
     value = _digits(whole) if re.match(r"[\d.]", whole) else _worded(whole)
     return None if value is None or value == float("inf") else value + half
 
@@ -68,7 +56,7 @@ def _worded(text: str) -> float | None:
             total, current = total + (current or 1) * 1000, 0
         elif word != "and":
             value = {**_UNITS, **_TENS}[word]
-            if current % 10 and value < 10 or current % 100 >= 10 and value >= 10:  # "five six" is no number
+            if (current % 10 and value < 10) or (current % 100 >= 10 and value >= 10):  # "five six" is no number
                 return None
             current += value
     fraction = "".join(str(_UNITS[word]) for word in decimals.split()) if decimals else "0"

@@ -16,8 +16,8 @@ _PATTERNS = {
     "mi": r"mi|miles?",
     "yd": r"yds?|yards?",
     "ft": r"ft|foot|feet",
-    "in": r"inch|inches|in(?=\.?\s*(?:$|[.,;:!?)\]/\n(]|in\b|tall\b|wide\b|high\b|long\b|deep\b|thick\b|across\b|apart\b|away\b"
-    r"|from\b|or\b|and\b|above\b|below\b|horizontally\b|vertically\b))",
+    "in": r"inch|inches|in(?=\.?\s*(?:$|[.,;:!?)\]/\n(]|in\b|tall\b|wide\b|high\b|long\b|deep\b|thick\b|across\b"
+    r"|apart\b|away\b|from\b|or\b|and\b|above\b|below\b|horizontally\b|vertically\b))",
 }
 _PARTS = {("ft", "in"): 12, ("yd", "ft"): 3, ("m", "cm"): 100, ("km", "m"): 1000, ("cm", "mm"): 10}
 """Pairs of units that one length is given in, and where the second one's numbers end."""
@@ -58,8 +58,8 @@ def quantity(answer: str, *, label: str = "") -> float | None:
     unit beside them, compound lengths (``5' 10"``, ``1 m 20 cm``) and the same length in two units. A range counts as
     its middle, if its upper end is at most twice its lower one; of ``5 ± 1`` the 5 counts. Bounds ("over 5 m") count as
     their number. No unit, pixels, areas, products and negative numbers are no length. What is stated as the answer
-    outweighs the rest, then a line that begins with ``label`` and a colon, as in "Height: 3 m", and then what follows the
-    last "Therefore"; otherwise all lengths must agree.
+    outweighs the rest, then a line that begins with ``label`` and a colon, as in "Height: 3 m", and then what follows
+    the last "Therefore"; otherwise all lengths must agree.
     """
     text = _marks_as_words(plain(answer))
     labelled = re.findall(rf"^{re.escape(label)}\s*:(.*)$", text, re.IGNORECASE | re.MULTILINE) if label else []
@@ -82,9 +82,13 @@ def _marks_as_words(text: str) -> str:
         text = text[1:-1]
     text = re.sub(r"(?<=\d)\s?''", '"', text)
     text = re.sub(
-        r"(?<=\d)\s?'\s*(\d+(?:\.\d+)?(?:\s+\d+/\d+)?|\d+/\d+)\s?(?:\"|in(?:ch(?:es)?)?\b\.?)?(?![\d'])", r" ft \1 inch ", text
+        r"(?<=\d)\s?'\s*(\d+(?:\.\d+)?(?:\s+\d+/\d+)?|\d+/\d+)\s?(?:\"|in(?:ch(?:es)?)?\b\.?)?(?![\d'])",
+        r" ft \1 inch ",
+        text,
     )
-    text = re.sub(rf"(\b|\d)(foot|feet|ft)\s+({NUMBER})(?=\s*(?:$|[,;!?)\n]|\.(?!\d)|tall\b))", r"\1\2 \3 inch ", text, flags=re.I)
+    text = re.sub(
+        rf"(\b|\d)(foot|feet|ft)\s+({NUMBER})(?=\s*(?:$|[,;!?)\n]|\.(?!\d)|tall\b))", r"\1\2 \3 inch ", text, flags=re.I
+    )
     for mark, word in (('"', " inch "), ("'", " ft ")):
         opened = rf"(?<!\w){mark}(?=\w)" if mark == "'" else mark
         pieces = list(re.finditer(rf"(?<=\d)\s?{mark}(?!\w)", text))
@@ -123,7 +127,9 @@ def _read(match: re.Match[str], before: str) -> list[_Length] | None:
     if separator in ("±", "+/-") or separator.startswith("plus"):
         return [_length(match, upper, low)]
     if lower and (separator == "or" or (separator == "and" and not before.rstrip().lower().endswith("between"))):
-        cut = match.end("low") + len(match.group()[match.end("low") - match.start() : match.start("sep") - match.start()])
+        cut = match.end("low") + len(
+            match.group()[match.end("low") - match.start() : match.start("sep") - match.start()]
+        )
         return [
             _Length(match.start(), cut, lower, low, low * _METRES[lower]),
             _Length(match.start("high"), match.end(), upper, high, high * _METRES[upper]),
@@ -148,9 +154,9 @@ def _joined(lengths: list[_Length], text: str) -> list[_Length]:
     joined = list[_Length]()
     for length in lengths:
         last = joined[-1] if joined else None
-        if last and length.count < _PARTS.get((last.unit, length.unit), 0):
-            if re.fullmatch(r"\.?\s*,?\s*(?:and\s+)?", text[last.end : length.start], re.IGNORECASE):
-                joined[-1] = _Length(last.start, length.end, "", 0.0, last.metres + length.metres)
-                continue
-        joined.append(length)
+        beside = last and re.fullmatch(r"\.?\s*,?\s*(?:and\s+)?", text[last.end : length.start], re.IGNORECASE)
+        if last and beside and length.count < _PARTS.get((last.unit, length.unit), 0):
+            joined[-1] = _Length(last.start, length.end, "", 0.0, last.metres + length.metres)
+        else:
+            joined.append(length)
     return joined

@@ -59,8 +59,8 @@ def relation(answer: str, asked: str, regions: tuple[int, int]) -> int | None:
     """The region of the two that is ``asked``, a key of ``RELATIONS``, relative to the other, by what the answer says.
 
     Read are sentences with one word for the relation or its opposite and the names of regions (``Region [0]``,
-    ``Region 0``, ``[0]``); denials turn them round. An answer that names one region and compares nothing, or whose first
-    line is a region's name, means that region. ``None`` where sentences contradict each other, or there is none.
+    ``Region 0``, ``[0]``); denials turn them round. An answer that names one region and compares nothing, or whose
+    first line is a region's name, means that region. ``None`` where sentences contradict each other, or there is none.
     """
     text = plain(answer)
     for part in (". ".join(stated(text)), concluded(text), text):

@@ -22,7 +22,8 @@ _MARKER = re.compile(
     re.IGNORECASE,
 )
 _INFERENCE = re.compile(
-    r"(?:^|(?<=[.!?]\s)|(?<=\n))(?:so|thus|hence|therefore|overall|in\s+(?:conclusion|summary))\b[,:]?\s*", re.IGNORECASE
+    r"(?:^|(?<=[.!?]\s)|(?<=\n))(?:so|thus|hence|therefore|overall|in\s+(?:conclusion|summary))\b[,:]?\s*",
+    re.IGNORECASE,
 )
 
 

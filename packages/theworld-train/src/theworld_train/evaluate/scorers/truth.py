@@ -21,9 +21,7 @@ _CLAUSE = re.compile(
     rf"{_ADVERB}(?:(?:the\s+)?answer\s+)?(?:(?P<not>not\s+)?{_WORD}{_TAIL}|(?P<never>(?:definitely|absolutely|certainly)\s+not))",
     re.IGNORECASE,
 )
-_LEAD = re.compile(
-    rf"[\"'(\[]*{_ADVERB}{_WORD}\b[\"')\]]*(?P<mark>[^\w\s]|\n|$)?\s*(?P<next>[\w']*)", re.IGNORECASE
-)
+_LEAD = re.compile(rf"[\"'(\[]*{_ADVERB}{_WORD}\b[\"')\]]*(?P<mark>[^\w\s]|\n|$)?\s*(?P<next>[\w']*)", re.IGNORECASE)
 _AFTER_NO = re.compile(
     r"(?:it|its|it's|they|the|there|this|that|these|those|he|she|region|because|since|as|you|not|i|in|a|an|from)",
     re.IGNORECASE,
