@@ -23,6 +23,8 @@ ENVIRONMENT = {
     "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_FP16",  # some virtual machines announce AMX, and bf16 then dies on it
 }
 MAX_LINES = 400
+LMMS_EVAL = "lmms-eval==0.7.3"
+LMMS_EVAL_IMPORTS = ("evaluate", "loguru", "numexpr", "python-dotenv", "pytz", "sacrebleu", "scikit-learn")
 
 each_package = nox.parametrize("package", [nox.param(package, id=package) for package in PACKAGES])
 
@@ -165,10 +167,26 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def ablate(session: nox.Session) -> None:
+    """Does the world help? Every control on a micro-world, three seeds: a report in runs/ablate/micro-world/."""
+    install(session, list(PACKAGES))
+    session.run("theworld", "ablate", *(session.posargs or ["micro-world"]))
+
+
+@nox.session(default=False)
 def gpu_integration(session: nox.Session) -> None:
     """Placements and training on every accelerator here, else on two CPU processes; THEWORLD_REQUIRE_GPUS=n insists."""
     install(session, list(PACKAGES), *test_groups(list(PACKAGES)))
     run_pytest(session, list(PACKAGES), "tests/gpu")
+
+
+@nox.session(default=False)
+def lmms_eval(session: nox.Session) -> None:
+    """The plug-in for lmms-eval, with lmms-eval itself: of its fifty dependencies only what it imports to run a task."""
+    install(session, list(PACKAGES), *test_groups(["train"]))
+    session.install(*CONSTRAINTS, *LMMS_EVAL_IMPORTS)
+    session.install("--no-deps", LMMS_EVAL)
+    run_pytest(session, list(PACKAGES), f"{folder('train')}/tests/test_lmms_eval.py")
 
 
 @nox.session(default=False)

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor, assemble
-from theworld_fusion.testing import TINY_WORLD, make_tiny_checkpoint
+from theworld_fusion.testing import TINY_WORLD, chat, make_tiny_checkpoint, random_clip, random_picture
 from theworld_train.cli import main
+from theworld_train.data import Collator, Example
+from theworld_train.demo.training import TrainSettings, train
 
 Pair = tuple[TheWorldForConditionalGeneration, TheWorldProcessor]
 
@@ -69,6 +71,30 @@ def build(folders: tuple[Path, Path]) -> Callable[[], Pair]:
 def pair(build: Callable[[], Pair]) -> Pair:
     """A shared model: not to be changed."""
     return build()
+
+
+@pytest.fixture(scope="session")
+def talker(build: Callable[[], Pair]) -> Pair:
+    """A shared model whose answers are words, not the same to every question: not to be changed."""
+    model, processor = build()
+    said = {"Which way?": "to the far left", "What is it?": "a small red ball", "And now?": "nothing at all"}
+    examples = [
+        Example(messages=[*chat(shown, text=text), {"role": "assistant", "content": answer}])
+        for text, answer in said.items()
+        for shown in (random_picture(1), random_clip(1))
+    ]
+    settings = TrainSettings(steps=60, batch_size=6, learning_rate=2e-3, seed=0, warmup_steps=5)
+    train(model, examples, Collator(processor), settings, report=lambda *_: None)
+    return model.eval(), processor
+
+
+@pytest.fixture(scope="session")
+def talking(talker: Pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, saved as a whole."""
+    folder = tmp_path_factory.mktemp("talking")
+    for part in talker:
+        part.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 import torch
 
+from theworld_encoders import FeatureCache
 from theworld_fusion import TheWorldProcessor
 from theworld_fusion.testing import random_picture
 from theworld_train.data import Batches, Collator, held_out, load
 from theworld_train.data.batches import Position
 from theworld_train.data.cursor import Share, cursor, numbered
 from theworld_train.data.lane import Lane
+from theworld_train.data.lazy import load_chat
 from theworld_train.data.maker import BatchMaker
 from theworld_train.data.sources import open_source
 from theworld_train.errors import UsageError
+from theworld_train.media import media_of_chat
 from theworld_train.recipe import BatchSettings, DataSettings
 
 ROWS = 23
@@ -343,3 +346,52 @@ def test_fewer_rows_than_workers(chats: Path, processor) -> None:
 def test_settings_that_exclude_each_other(chats: Path, processor, batch, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Batches(settings(chats), BatchSettings(**batch), processor, seed=0)
+
+
+class Counting(Collator):
+    calls = 0
+
+    def __call__(self, examples: Any) -> dict[str, Any]:
+        Counting.calls += 1
+        return super().__call__(examples)
+
+
+@pytest.mark.parametrize("kept", [5, 100])
+def test_remembered_rows_are_those_that_would_be_made_again(
+    chats: Path, processor, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("theworld_train.data.maker.Collator", Counting)
+    sources = [{"kind": "chat", "path": str(chats)}, {"kind": "micro-world", "groups": 1, "limit": 4}]
+    made, calls = {}, {}
+    for remember in (0, kept):
+        Counting.calls = 0
+        data = settings(chats, sources=sources, remember=remember)
+        made[remember] = list(islice(load(Batches(data, BatchSettings(size=3), processor, seed=0)), 20))
+        calls[remember] = Counting.calls
+    assert_same(made[0], made[kept])
+    assert calls[kept] < calls[0]
+    if kept == 100:
+        assert calls[kept] <= ROWS + 4
+
+
+def test_where_features_are_missing_remembered_ones_make_room_for_pixels(chats: Path, pair, tmp_path: Path) -> None:
+    model, processor = pair
+    cache = FeatureCache(tmp_path, model.model.world_encoder)
+    source = {"kind": "micro-world", "groups": 1, "limit": 4}
+    rows = open_source(settings(chats, sources=[source]).sources[0], num_frames=9)
+    with cache:
+        for number in range(3):
+            cache.features(
+                [frames for _, frames in media_of_chat(load_chat(numbered(rows, number).example().messages))]
+            )
+    data = settings(chats, sources=[source], cache=str(tmp_path), remember=9)
+    make = BatchMaker(data, processor, encoder_key=cache.encoder_key)
+    fresh = BatchMaker(data.model_copy(update={"remember": 0}), processor, encoder_key=cache.encoder_key)
+    draws = [numbered(rows, number) for number in range(4)]
+    for batch in (draws[:3], draws, draws[:3], draws[2:], draws[1:2]):
+        one, other = make(batch), fresh(batch)
+        assert (one.keys, one.cache_misses, one.inputs.keys()) == (other.keys, other.cache_misses, other.inputs.keys())
+        for name, tensor in one.inputs.items():
+            assert all(map(torch.equal, tensor, other.inputs[name]))
+    assert "world_features" in make(draws[:3]).inputs
+    assert "pixel_values_world" in make(draws).inputs

@@ -7,7 +7,19 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from theworld_train import cli_cache, cli_data, cli_estimate, cli_launch, cli_micro_world, cli_push, cli_train
+from theworld_train import (
+    cli_ablate,
+    cli_cache,
+    cli_compare,
+    cli_data,
+    cli_estimate,
+    cli_evaluate,
+    cli_launch,
+    cli_micro_world,
+    cli_push,
+    cli_train,
+)
+from theworld_train.cli_table import print_table
 
 app = typer.Typer(
     help="World tokens for Gemma 3: answer questions about pictures and clips, and see what a world model adds.",
@@ -20,9 +32,12 @@ app.add_typer(cli_cache.app, name="cache")
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_micro_world.app, name="micro-world")
 app.command()(cli_train.train)
+app.command()(cli_ablate.ablate)
 app.command()(cli_launch.launch)
 app.command()(cli_estimate.estimate)
 app.command()(cli_push.push)
+app.command()(cli_evaluate.evaluate)
+app.command()(cli_compare.compare)
 
 _FRAMES = 13
 """Frames of a clip for an untrained pair: four latent frames of 14 x 14 fill the 784 slots."""
@@ -134,9 +149,9 @@ def encoders(
             ]
             for one in facts
         ]
-        _table(["encoder", "width", "strides", "image", "clip", "params", "memory", "licence"], rows, numbers=6)
+        print_table(["encoder", "width", "strides", "image", "clip", "params", "memory", "licence"], rows, numbers=6)
         print("\nControls stand around an encoder: --encoder zeros, or --encoder zeros:NAME around another one.\n")
-        _table(["control", "what the model gets"], [list(row) for row in job.all_controls().items()], numbers=0)
+        print_table(["control", "what the model gets"], [list(row) for row in job.all_controls().items()], numbers=0)
     if problems:
         _fail("\ntheworld: ".join(problems))
 
@@ -149,22 +164,6 @@ def main() -> None:
         if "--debug" in sys.argv:
             raise
         _fail(" ".join(str(error).split()))
-
-
-def _table(header: list[str], rows: list[list[str]], *, numbers: int) -> None:
-    """A name, then ``numbers`` columns of numbers, then text, which alone is wrapped."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for index, title in enumerate(header):
-        is_number = 1 <= index <= numbers
-        table.add_column(title, justify="right" if is_number else "left", no_wrap=index <= numbers)
-    for row in rows:
-        table.add_row(*row)
-    # Into a file or pipe, a row is a line.
-    width = None if sys.stdout.isatty() else 240
-    Console(width=width, markup=False, highlight=False, emoji=False).print(table)
 
 
 def _say(text: str) -> None:

@@ -155,6 +155,8 @@ class DataSettings(Settings):
     """What becomes of a row whose picture, clip or text cannot be read; skipped ones are counted and listed."""
     workers: int = Field(default=2, ge=0)
     """Processes that prepare batches; 0: the training process itself."""
+    remember: int = Field(default=0, ge=0)
+    """Rows that each of these keeps in memory, ready for a batch: for small data that are shown many times."""
 
 
 class StageSettings(Settings):

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from theworld_train.recipe import Recipe
 from theworld_train.recipe_fields import elsewhere, known_at
 
 _FIRST = ("extra_forbidden", "literal_error", "union_tag_invalid")
@@ -16,21 +17,22 @@ _OR_INSTANCE = re.compile(" or (instance of .*|object to extract fields from)$")
 """What only those who write Python can give."""
 
 
-def one_line(error: ValidationError, raw: Any) -> str:
-    """The first of the problems that ``raw`` has."""
+def one_line(error: ValidationError, raw: Any, root: Any = Recipe) -> str:
+    """The first of the problems that ``raw`` has; ``root`` is the type that it should be of."""
     found = sorted(error.errors(include_url=False), key=lambda one: one["type"] not in _FIRST)[0]
     location, context = found["loc"], found.get("ctx", {})
     path, value = path_of(location, raw), _shown(found["input"])
+    kind = f"{path}.kind".lstrip(".")
     if found["type"] == "extra_forbidden":
-        return unknown(path, str(location[-1]), known_at(location[:-1]))
+        return unknown(path, str(location[-1]), known_at(location[:-1], root), root=root)
     if found["type"] == "missing":
         return f"{path} is missing. Give it."
     if found["type"] == "value_error":
         return str(context["error"])
     if found["type"] == "union_tag_not_found":
-        return f"{path}.kind is missing. Use one of: {', '.join(known_at(location))}."
+        return f"{kind} is missing. Use one of: {', '.join(known_at(location, root))}."
     if found["type"] == "union_tag_invalid":
-        return unknown(f"{path}.kind", context["tag"], known_at(location), is_value=True)
+        return unknown(kind, context["tag"], known_at(location, root), is_value=True)
     if location and location[-1] == "[key]":
         return unknown(path, str(location[-2]), context["expected"].replace(" or ", ", ").replace("'", "").split(", "))
     if found["type"] == "too_short":
@@ -41,14 +43,14 @@ def one_line(error: ValidationError, raw: Any) -> str:
     return f"{path} is {value}. {_OR_INSTANCE.sub('', allowed)}."
 
 
-def unknown(path: str, name: str, known: Sequence[str], *, is_value: bool = False) -> str:
+def unknown(path: str, name: str, known: Sequence[str], *, is_value: bool = False, root: Any = Recipe) -> str:
     """A name, or a value if ``is_value``, that is not among the known ones."""
     fact = f"{path} is {_shown(name)}, which is no choice" if is_value else f"{path} is no field"
     near = get_close_matches(name, known, n=1)
     prefix = "" if is_value else path.removesuffix(name)
     if near:
         return f"{fact}. Did you mean {prefix}{near[0]}?"
-    if not is_value and (other := elsewhere(name)):
+    if not is_value and (other := elsewhere(name, root)):
         return f"{fact}. Did you mean {other}?"
     return f"{fact}. Known {'choices' if is_value else 'there'}: {', '.join(known)}."
 

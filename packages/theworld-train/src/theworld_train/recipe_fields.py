@@ -43,14 +43,14 @@ def leaves(tree: Tree | None = None, path: str = "") -> Iterator[str]:
             yield from leaves(below, f"{path}{name}.")
 
 
-def known_at(location: Sequence[str | int]) -> list[str]:
-    """The fields at ``location``, which is a path in pydantic's terms: with kinds."""
-    below = field_tree() or {}
+def known_at(location: Sequence[str | int], root: Any = Recipe) -> list[str]:
+    """The fields of ``root`` at ``location``, which is a path in pydantic's terms: with kinds."""
+    below = field_tree(root) or {}
     for step in location:
         below = below.get(str(step), below.get("*")) or {}
     return list(below)
 
 
-def elsewhere(name: str) -> str | None:
-    """The first field of that name that stands at one place only."""
-    return next((leaf for leaf in leaves() if leaf.split(".")[-1] == name and "*" not in leaf), None)
+def elsewhere(name: str, root: Any = Recipe) -> str | None:
+    """The first field of ``root`` of that name that stands at one place only."""
+    return next((leaf for leaf in leaves(field_tree(root)) if leaf.split(".")[-1] == name and "*" not in leaf), None)

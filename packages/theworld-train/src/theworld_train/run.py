@@ -47,7 +47,7 @@ class Outcome:
     checkpoint: Path
 
 
-def run_recipe(recipe: Recipe, out: Path, *, resume: bool = False) -> Outcome:
+def run_recipe(recipe: Recipe, out: Path, *, resume: bool = False, report: Report | None = None) -> Outcome:
     """Train, or go on with training; SIGTERM or SIGUSR1 makes it save and end.
 
     Every stage starts from the checkpoint before it, so a run that went straight through and one that was resumed do
@@ -57,6 +57,7 @@ def run_recipe(recipe: Recipe, out: Path, *, resume: bool = False) -> Outcome:
         out: the run's folder: ``checkpoint-N`` are adapters, ``log.jsonl``, ``tensorboard`` and ``loss.png`` figures,
             ``samples.jsonl`` answers to held-out questions, ``skipped-R.jsonl`` what process R left out.
         resume: go on with the run in ``out``, from its newest whole checkpoint.
+        report: takes the progress, where there is a bar for it elsewhere; without one, a bar is drawn.
 
     Raises:
         UsageError: ``out`` holds a run and ``resume`` is not set, holds none and it is, or holds one of another recipe;
@@ -70,6 +71,7 @@ def run_recipe(recipe: Recipe, out: Path, *, resume: bool = False) -> Outcome:
     step = last[0] if last else 0
     with ExitStack() as stack:
         main = process.is_main_process
+        bars = stack.enter_context(Bars(disable=not main or report is not None))
         run = _Run(
             recipe=recipe,
             out=out,
@@ -78,8 +80,8 @@ def run_recipe(recipe: Recipe, out: Path, *, resume: bool = False) -> Outcome:
             loggers=[stack.enter_context(closing(one)) for one in (open_loggers(recipe, out, step) if main else ())],
             samples=stack.enter_context(closing(Lines(out / SAMPLES, step))) if main else None,
             requested=stack.enter_context(stop_requests()),
-            report=stack.enter_context(bars := Bars(disable=not main)).add(recipe.name),
-            say=bars.print,
+            report=report or bars.add(recipe.name),
+            say=bars.print if report is None else _say_nothing,
         )
         run.stages(step)
     step, checkpoint = newest(out) or (0, out)
@@ -247,3 +249,7 @@ def _arguments(recipe: Recipe, stage: StageSettings, index: int, out: Path) -> T
         disable_tqdm=True,
         report_to=[],
     )
+
+
+def _say_nothing(text: str) -> None:
+    """Where progress is shown elsewhere."""

@@ -28,6 +28,15 @@ class Made:
     cache_misses: int = 0
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Ready:
+    """A row that was made, and whether with features instead of pixels."""
+
+    key: str
+    row: dict[str, Any]
+    has_features: bool
+
+
 class BatchMaker:
     """Makes batches as a recipe's section on data has it. Nothing random happens here."""
 
@@ -53,6 +62,7 @@ class BatchMaker:
         self._cached = data.cache is not None and world == "on"
         self._encoder_key = encoder_key
         self._cache: FeatureCache | None = None  # opened by the process that reads it
+        self._remembered: dict[tuple[int, int], _Ready] = {}
         if self._cached and encoder_key is None:
             raise UsageError(f"features of {data.cache} are asked for, of an encoder without a key. Give encoder_key.")
         if self._cached and not Path(data.cache or "").is_dir():
@@ -67,16 +77,16 @@ class BatchMaker:
             UsageError: one cannot be used, and the recipe does not skip such.
         """
         made = Made()
-        loaded = [(draw, *found) for draw in draws if (found := self._load(draw, made)) is not None]
-        made.cache_misses = sum(tensor is None for _, _, features in loaded for tensor in features)
+        found = [(draw, self._recall(draw) or self._load(draw, made)) for draw in draws]
+        made.cache_misses = sum(tensor is None for _, one in found if isinstance(one, tuple) for tensor in one[1])
         rows = []
-        for draw, example, features in loaded:
-            if features and not made.cache_misses:
-                example = replace(example, world_features=tuple(features))
-            row = self._row(draw, example, made)
-            if row is not None:
-                rows.append(row)
-                made.keys.append(example.key)
+        for draw, one in found:
+            if isinstance(one, _Ready) and one.has_features and made.cache_misses:
+                one = self._load(draw, made)
+            ready = self._row(draw, *one, made) if isinstance(one, tuple) else one
+            if ready is not None:
+                rows.append(ready.row)
+                made.keys.append(ready.key)
         if rows:
             made.inputs = join(rows, self._processor.tokenizer.pad_token_id)
         return made
@@ -112,14 +122,24 @@ class BatchMaker:
             self._skip(draw, key, error, made)
             return None
 
-    def _row(self, draw: Draw, example: Example, made: Made) -> dict[str, Any] | None:
+    def _recall(self, draw: Draw) -> _Ready | None:
+        return None if draw.number is None else self._remembered.get((id(draw.source), draw.number))
+
+    def _row(self, draw: Draw, example: Example, features: Sequence[Tensor | None], made: Made) -> _Ready | None:
+        has_features = bool(features) and not made.cache_misses
+        if has_features:
+            example = replace(example, world_features=tuple(one for one in features if one is not None))
         try:
             row = self._collate([example])
         except UNUSABLE as error:
             self._skip(draw, example.key, error, made)
             return None
         if row["input_ids"].shape[1] <= self._limit:
-            return row
+            ready = _Ready(key=example.key, row=row, has_features=has_features)
+            whole = has_features or not features  # with pixels only for want of another row's features: not to be kept
+            if whole and draw.number is not None and len(self._remembered) < self._data.remember:
+                self._remembered[id(draw.source), draw.number] = ready  # sources live as long as the batches
+            return ready
         reason = f"it makes {row['input_ids'].shape[1]} tokens, and {self._limit} are allowed."
         if self._data.on_long == "error":
             raise UsageError(f"{draw.place} is too long: {reason} Raise max_tokens, or set on_long: skip.")

@@ -62,20 +62,28 @@ class Table:
 
 
 def open_table(
-    path: str, *, split: str = "train", of_split: Sequence[str] | None = None, stream: bool = False
+    path: str,
+    *,
+    split: str = "train",
+    of_split: Sequence[str] | None = None,
+    stream: bool = False,
+    config: str | None = None,
 ) -> Table:
     """A JSONL, parquet or Arrow file, a folder of them, or a data set of the hub.
 
     Args:
         split: of a data set of the hub.
         of_split: the first words of the names of the files to take of a folder; default: all files.
+        config: part of a data set of the hub; of a folder, the folder in it that is called so.
 
     Raises:
         UsageError: there is nothing that can be opened.
     """
     place = Path(path)
     if not place.exists():
-        return Table(name=path, rows=_loaded(path, split=split, streaming=stream))
+        return Table(name=path, rows=_loaded(path, name=config, split=split, streaming=stream))
+    if config is not None and not (place := place / config).is_dir():
+        raise UsageError(f"the folder {path} has no folder {config}. Give the folder that holds it, or a hub id.")
     files = [place] if place.is_file() else sorted(file for file in place.iterdir() if file.suffix in _BUILDERS)
     if of_split is not None and place.is_dir():
         files = [file for file in files if file.stem.partition("-")[0] in of_split]

@@ -10,7 +10,7 @@ from typing import Any
 from theworld_train.data.conversation import ask
 from theworld_train.data.example import Example, digest
 from theworld_train.data.lazy import inside
-from theworld_train.data.rows import open_table
+from theworld_train.data.rows import Table, open_table
 from theworld_train.data.source import OpenSource
 from theworld_train.recipe import VsrSource
 
@@ -20,14 +20,23 @@ ANSWERS = ("False", "True")
 
 
 def open_vsr(source: VsrSource) -> OpenSource:
-    """The rows of the source; in a folder, the files whose names begin with the split's (``dev`` is ``validation``).
+    """The rows of the source.
 
     Raises:
         UsageError: there is nothing that can be opened.
     """
-    names = (source.split, "dev") if source.split == "validation" else (source.split,)
-    table = open_table(source.path, split=source.split, of_split=names)
+    table = open_split(source.path, source.split)
     return OpenSource.of(source, table, partial(to_example, Path(source.images)))
+
+
+def open_split(path: str, split: str) -> Table:
+    """The rows of a split; in a folder, the files whose names begin with it (``dev`` is ``validation``).
+
+    Raises:
+        UsageError: there is nothing that can be opened.
+    """
+    names = (split, "dev") if split == "validation" else (split,)
+    return open_table(path, split=split, of_split=names)
 
 
 def to_example(images: Path, row: dict[str, Any]) -> Example:

@@ -1,17 +1,16 @@
 """The demo's report: a table for the terminal, and one self-contained HTML page with the table, curves and clips."""
 
-import base64
-import io
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment
-from PIL import Image
+from matplotlib.figure import Figure
 
 from theworld_train.demo.result import ARMS, Answered, DemoResult
 from theworld_train.microworld import FRAME_FAMILIES, MOTION_FAMILIES
+from theworld_train.pictures import data_url, plot_png, strip_png
 
 
 def rows(result: DemoResult) -> list[tuple[str, Callable[[Answered], bool]]]:
@@ -46,7 +45,7 @@ def write_report(result: DemoResult, path: Path) -> None:
             result=result,
             arms=[_title(arm) for arm in ARMS],
             rows=[_html_row(result, name, select) for name, select in rows(result)],
-            curves=_data_url(_curves(result)),
+            curves=data_url(_curves(result)),
             clips=_clips(result),
         ),
         encoding="utf-8",
@@ -69,9 +68,6 @@ def _html_row(result: DemoResult, name: str, select: Callable[[Answered], bool])
 
 def _curves(result: DemoResult) -> bytes:
     """Loss over steps, one line for each trained model, smoothed over 20 steps, as PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(7, 3), layout="constrained")
     axes = figure.subplots()
     for name, losses in result.losses.items():
@@ -79,34 +75,16 @@ def _curves(result: DemoResult) -> bytes:
         axes.plot(range(1, len(smooth) + 1), smooth, label=name)
     axes.set(xlabel="step", ylabel="loss on answer tokens (nats)", yscale="log")
     axes.legend()
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    return buffer.getvalue()
+    return plot_png(figure)
 
 
 def _clips(result: DemoResult) -> list[dict[str, Any]]:
     """Some held-out clips of each family, as film strips, with every arm's answer."""
     return [
         {
-            "strip": _data_url(_strip(clip.frames)),
+            "strip": data_url(strip_png(clip.frames)),
             "question": clip.questions[0],
             "answers": [one for one in result.answered if one.clip == index],
         }
         for index, clip in result.shown.items()
     ]
-
-
-def _strip(frames: tuple[Image.Image, ...], side: int = 96, gap: int = 4) -> bytes:
-    """The frames of a clip side by side, as PNG; the last one, which is all that "off" sees, is set apart."""
-    width = len(frames) * (side + gap) + 3 * gap
-    strip = Image.new("RGB", (width, side), "white")
-    for index, frame in enumerate(frames):
-        extra = 3 * gap if index == len(frames) - 1 else 0
-        strip.paste(frame.resize((side, side), Image.Resampling.NEAREST), (index * (side + gap) + extra, 0))
-    buffer = io.BytesIO()
-    strip.save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def _data_url(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()

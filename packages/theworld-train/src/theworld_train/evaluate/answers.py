@@ -1,7 +1,6 @@
 """What a model answers: freely, by plain greedy ``generate()``, or by the likeliest of given choices."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -9,9 +8,11 @@ from accelerate.utils import send_to_device
 from torch.distributed.fsdp import FSDPModule
 
 from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor
-from theworld_train.data import Collator, Example
+from theworld_train.data import Example
 from theworld_train.data.example import cached_features
 from theworld_train.data.lazy import load_chat
+from theworld_train.evaluate.asker import Asker
+from theworld_train.evaluate.prompts import choice_tokens, make_prompt
 
 
 @torch.no_grad()
@@ -55,25 +56,20 @@ def choose(
 
     Raises:
         ValueError: the world is on and an example's prompt holds no world tokens.
+        WorldIgnored: it holds them, and they do not reach the language model.
     """
-    collate = Collator(processor, world=world)
+    asker = Asker(model, processor, method="likelihood")
     for start in range(0, len(examples), batch_size):
-        rows = range(start, min(start + batch_size, len(examples)))
-        candidates = [
-            replace(examples[row], messages=[*examples[row].messages[:-1], {"role": "assistant", "content": choice}])
-            for row in rows
-            for choice in choices[row]
-        ]
-        batch: Any = send_to_device(collate(candidates), model.device)
-        _check_world(batch["input_ids"], processor, world)
-        labels = batch.pop("labels")
-        logits = model(**batch).logits[:, :-1].float()
-        supervised = labels[:, 1:] >= 0
-        tokens = labels[:, 1:].clamp(min=0)
-        chosen = logits.gather(-1, tokens[..., None])[..., 0] - logits.logsumexp(-1)
-        scores = (chosen * supervised).sum(-1).split([len(choices[row]) for row in rows])
-        for row, of_row in zip(rows, scores, strict=True):
-            yield choices[row][int(of_row.argmax())]
+        prompts, options = [], []
+        for row in range(start, min(start + batch_size, len(examples))):
+            turns = examples[row].messages[:-1]
+            chat = processor.load_media(load_chat(turns))
+            prompts.append(make_prompt(processor, chat, world=world, world_features=examples[row].world_features))
+            _check_world(prompts[-1].input_ids[None], processor, world)
+            tokens = choice_tokens(processor, turns, choices[row])
+            options.append(dict(zip(choices[row], tokens, strict=True)))
+        for reply in asker.ask(prompts, options):
+            yield reply.text
 
 
 def _check_world(input_ids: torch.Tensor, processor: TheWorldProcessor, world: str) -> None:

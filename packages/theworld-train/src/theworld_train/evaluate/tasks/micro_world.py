@@ -6,32 +6,15 @@ Clips are made here, each from its split, so there is nothing to download and th
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import Any, Literal
-
-from pydantic import Field
+from typing import Any
 
 from theworld_train.data.example import digest
 from theworld_train.data.micro_world import Row, Rows, staged, user_turn
 from theworld_train.errors import UsageError
 from theworld_train.evaluate.task import Item, Score
+from theworld_train.evaluate.tasks.settings import MicroWorldTask
 from theworld_train.microworld.stage import families
 from theworld_train.microworld.version import fingerprint
-from theworld_train.recipe import Settings
-
-
-class MicroWorldTask(Settings):
-    """Which clips to ask about."""
-
-    kind: Literal["micro-world"]
-    split: Literal["val", "test", "test-extrapolation"] = "test"
-    families: tuple[str, ...] = Field(default=(), strict=False)
-    """``direction/free`` and the like, or ``direction`` for that question about any scene; default: all."""
-    level: Literal["easy", "medium", "hard"] = "easy"
-    groups: int = Field(default=50, ge=1)
-    """Matched groups of clips for each family."""
-    size: int = Field(default=96, ge=32)
-    """Side of a frame in pixels."""
-    seed: int = Field(default=0, ge=0)
 
 
 class MicroWorld:

@@ -1,0 +1,56 @@
+"""Answers without their dress: Markdown, typographic quotes, special tokens."""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+
+_LOOKALIKES = str.maketrans(
+    dict.fromkeys("‘’‛ʼ′`´", "'")
+    | dict.fromkeys("“”„‟″«»", '"')
+    | dict.fromkeys("‐‑‒−﹣－", "-")
+    | {"–": " - ", "—": " - ", "≈": " about ", "∼": " about ", "²": "^2", "³": "^3", "\u200b": "", "\ufeff": ""}
+)
+_FRACTION = re.compile(r"(?<=\d)(?=[¼½¾⅐-⅞])")
+"""``3½`` is three and a half; normalised as it stands it would be 31/2."""
+_SPECIAL = re.compile(r"</?s>|<(?:eos|bos|pad|end_of_turn|start_of_turn)>|<\|[a-z_]+\|>", re.IGNORECASE)
+_LATEX = re.compile(r"\\(?:boxed|text|mathrm|mathbf|textbf)\s*\{([^{}]*)\}")
+_MARKDOWN = re.compile(r"\*+|~~|^\s{0,3}(?:#{1,6}\s+|>\s*|[-+•]\s+)|(?<!\w)_+(?=\S)|(?<=\S)_+(?!\w)|\$", re.MULTILINE)
+_SENTENCE = re.compile(r"(?<=[.!?])(?:[\"')\]]*)\s+|\n+")
+_MARKER = re.compile(
+    r"\b(?:final\s+answer|(?:correct|right|best)\s+(?:answer|option|choice)|answer|conclusion)\b"
+    r"(?:\s+(?:to\s+(?:the|this|your)\s+question|here))?\s*(?:is|would\s+be|must\s+be|should\s+be|[:=])\s*:?\s*",
+    re.IGNORECASE,
+)
+_INFERENCE = re.compile(
+    r"(?:^|(?<=[.!?]\s)|(?<=\n))(?:so|thus|hence|therefore|overall|in\s+(?:conclusion|summary))\b[,:]?\s*",
+    re.IGNORECASE,
+)
+
+
+def plain(answer: str) -> str:
+    """The answer's words: compatibility forms and look-alike marks made one, emphasis and special tokens taken off."""
+    text = _FRACTION.sub(" ", answer).translate(_LOOKALIKES)
+    text = unicodedata.normalize("NFKC", text).replace("\N{FRACTION SLASH}", "/")
+    text = _SPECIAL.sub(" ", re.sub(r"[\ue000-\uf8ff\x00-\x08\x0b-\x1f]", " ", text))
+    for _ in range(3):  # \boxed{\text{B}}
+        text = _LATEX.sub(r"\1", text)
+    text = _MARKDOWN.sub("", text)
+    lines = (" ".join(line.split()) for line in text.splitlines())
+    return "\n".join(line for line in lines if line).strip()
+
+
+def sentences(text: str) -> list[str]:
+    """Of plain text; a full stop inside a number ends none."""
+    return [part.strip() for part in _SENTENCE.split(text) if part.strip()]
+
+
+def stated(text: str) -> Iterator[str]:
+    """What follows each ``The answer is`` or ``Answer:`` of plain text, to the line's end."""
+    for found in _MARKER.finditer(text):
+        yield text[found.end() :].partition("\n")[0].strip() or text[found.end() :].strip().partition("\n")[0]
+
+
+def concluded(text: str) -> str | None:
+    """The sentence that follows the last ``Therefore``, ``So`` or ``Overall`` that begins one."""
+    found = list(_INFERENCE.finditer(text))
+    return next(iter(sentences(text[found[-1].end() :])), None) if found else None

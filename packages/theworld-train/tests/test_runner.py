@@ -1,0 +1,418 @@
+"""Evaluations: every item has its record, and neither kills nor several processes change a byte of it."""
+
+import importlib.util
+import json
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor, load_model, load_processor
+from theworld_fusion.testing import chat, random_clip, random_picture
+from theworld_train.data import Collator, Example
+from theworld_train.errors import UsageError
+from theworld_train.evaluate import runner
+from theworld_train.evaluate.asker import Asker
+from theworld_train.evaluate.folder import MANIFEST, RECORDS, SUMMARY, read_records
+from theworld_train.evaluate.prompts import choice_tokens, make_prompt
+from theworld_train.evaluate.runner import run_task
+from theworld_train.evaluate.task import Item, Score
+
+spec = importlib.util.spec_from_file_location("launching", Path(__file__).with_name("launching.py"))
+assert spec is not None
+assert spec.loader is not None
+launching: Any = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(launching)
+
+Pair = tuple[TheWorldForConditionalGeneration, TheWorldProcessor]
+CHOICES = ("up", "down", "to the left")
+
+
+def item(number: int, *media: Any, **fields: Any) -> Item:
+    """Two items a group; pictures and clips, questions of many lengths."""
+    shown = media or (random_clip(number) if number % 3 else random_picture(number),)
+    question = "Which way is it " + "really " * (number % 4) + "moving?"
+    values = {"family": "even" if number % 2 == 0 else "odd", "group": f"group {number // 2}", "choices": CHOICES}
+    return Item(
+        key=f"item {number}",
+        messages=chat(*shown, text=question),
+        answer=CHOICES[number % 3],
+        **{**values, **fields},
+    )
+
+
+@dataclass
+class Toy:
+    """A task of given items; an answer is right, or wrong, or silence."""
+
+    everything: Sequence[Item]
+    name: str = "toy"
+    fingerprint: str = "1"
+
+    def items(self) -> Sequence[Item]:
+        return self.everything
+
+    def score(self, item: Item, answer: str) -> Score:
+        if answer == "crash":
+            raise KeyError("no rule")
+        return Score(value=float(answer == item.answer) if answer else None, parsed=answer or None)
+
+
+TEN = Toy([item(number) for number in range(10)])
+
+
+class Killed(BaseException):
+    """As a signal ends a process: nothing catches it."""
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / RECORDS).read_text().splitlines()]
+
+
+def plain(pair: Pair, one: Item, world: Any) -> list[float]:
+    """Log-probability of each choice: all logits of each whole conversation, alone."""
+    model, processor = pair
+    found = []
+    for choice in one.choices:
+        messages = [*one.messages, {"role": "assistant", "content": choice}]
+        batch = Collator(processor, world=world)([Example(messages=messages)])
+        labels = batch.pop("labels")
+        with torch.no_grad():
+            scores = model.eval()(**batch).logits[:, :-1].double().log_softmax(-1)
+        targets = labels[:, 1:]
+        found.append(float((scores.gather(-1, targets.clamp(min=0)[..., None])[..., 0] * (targets >= 0)).sum()))
+    return found
+
+
+@pytest.mark.parametrize("world", ["on", "off"])
+def test_likelihoods_are_those_of_all_logits_one_by_one_in_any_batch(pair: Pair, tmp_path: Path, world: Any) -> None:
+    wanted = [plain(pair, one, world) for one in TEN.items()]
+    for size in (1, 4):
+        folder = tmp_path / str(size)
+        summary = run_task(*pair, TEN, folder, world=world, batch_size=size, show=False)
+        for record, values in zip(read_records(folder), wanted, strict=True):
+            assert list((record.likelihoods or {}).values()) == pytest.approx(values, abs=1e-3)
+            assert record.answer == CHOICES[max(range(3), key=values.__getitem__)]
+        right = [record.answer == record.wanted for record in read_records(folder)]
+        assert summary.total.score == sum(right) / 10
+        assert summary.total.chance == pytest.approx(1 / 3)
+
+
+def test_the_prompt_and_the_choices_are_what_training_sees(pair: Pair) -> None:
+    for one in TEN.items():
+        prompt = make_prompt(pair[1], pair[1].load_media(one.messages), world="on")
+        for choice, tokens in zip(CHOICES, choice_tokens(pair[1], one.messages, CHOICES), strict=True):
+            batch = Collator(pair[1])([Example(messages=[*one.messages, {"role": "assistant", "content": choice}])])
+            whole = torch.cat([prompt.input_ids, tokens])
+            assert torch.equal(batch["input_ids"][0, : len(whole)], whole)
+            assert torch.equal(batch["labels"][0, batch["labels"][0] >= 0], tokens)
+
+
+def test_no_logits_are_made_but_those_of_the_choices(pair: Pair, tmp_path: Path) -> None:
+    model, seen = pair[0], []
+    encoders = [model.model.vision_tower, model.model.world_encoder]
+    counts = [0, 0]
+
+    def count(place: int) -> Callable[..., None]:
+        def hook(module: Any, inputs: Any, output: Any) -> None:
+            counts[place] += len(inputs[0]) if inputs else 1
+
+        return hook
+
+    handles = [part.register_forward_hook(count(place)) for place, part in enumerate(encoders)]
+    handles.append(model.lm_head.register_forward_hook(lambda head, inputs, logits: seen.append(logits.shape[1])))
+    try:
+        run_task(*pair, TEN, tmp_path / "out", batch_size=5, show=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    longest = max(len(tokens) for tokens in choice_tokens(pair[1], TEN.items()[0].messages, CHOICES))
+    assert max(seen) == longest + 1
+    assert counts[1] == 10 + 1  # each clip once for all its choices, and one more to see that the world matters
+
+
+@pytest.mark.parametrize("method", ["likelihood", "generate"])
+def test_a_record_says_what_the_model_saw(pair: Pair, tmp_path: Path, method: Any) -> None:
+    run_task(*pair, TEN, tmp_path / "on", method=method, max_new_tokens=3, show=False)
+    run_task(*pair, TEN, tmp_path / "off", method=method, max_new_tokens=3, world="off", show=False)
+    for one, on, off in zip(TEN.items(), read_records(tmp_path / "on"), read_records(tmp_path / "off"), strict=True):
+        slots = 27 if isinstance(one.messages[0]["content"][0].get("video"), list) else 36
+        assert (on.key, on.family, on.group, on.wanted) == (one.key, one.family, one.group, one.answer)
+        assert (on.world_tokens, on.image_tokens, on.world_consumed) == (slots, 16, True)
+        assert (off.world_tokens, off.image_tokens, off.world_consumed) == (0, 16, False)
+        assert on.prompt_tokens == off.prompt_tokens + slots + 2
+        assert f"<world_soft_token>*{slots}<" in on.prompt
+        assert "<image_soft_token>*16<" in on.prompt
+        assert on.prompt.replace(f"<start_of_world><world_soft_token>*{slots}<end_of_world>", "") == off.prompt
+        assert 1 <= on.answer_tokens <= (4 if method == "likelihood" else 3)
+
+
+def test_generated_answers_are_those_of_generate(talker: Pair, tmp_path: Path) -> None:
+    model, processor = talker
+    texts = ["Which way?", "What is it?", "And now?"]
+    everything = [replace(item(n), messages=chat(random_clip(n), text=texts[n % 3])) for n in range(6)]
+    run_task(*talker, Toy(everything), tmp_path / "out", method="generate", batch_size=4, show=False)
+    found = read_records(tmp_path / "out")
+    for one, record in zip(everything, found, strict=True):
+        inputs = processor.apply_chat_template(
+            one.messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        )
+        ids = model.generate(**inputs, do_sample=False, max_new_tokens=64)[0, inputs["input_ids"].shape[1] :]
+        assert record.answer == processor.decode(ids, skip_special_tokens=True).strip()
+        assert record.answer_tokens == len(ids)
+    assert len({record.answer for record in found} - {""}) > 1
+
+
+@pytest.mark.parametrize("cut", ["between batches", "in a line", "in a batch"])
+def test_killed_and_resumed_is_unbroken_byte_for_byte(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: str
+) -> None:
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    run_task(*pair, TEN, straight, batch_size=3, show=False)
+    real, asked = runner.answer, []
+
+    def killed(asker: Any, task: Any, batch: Any) -> Any:
+        if len(asked) == 2:
+            raise Killed
+        asked.append(batch)
+        return real(asker, task, batch)
+
+    monkeypatch.setattr(runner, "answer", killed)
+    with pytest.raises(Killed):
+        run_task(*pair, TEN, broken, batch_size=3, show=False)
+    written = (broken / RECORDS).read_bytes()
+    assert len(written.splitlines()) == 6
+    if cut == "in a line":
+        (broken / RECORDS).write_bytes(written[:-40])
+    if cut == "in a batch":
+        (broken / RECORDS).write_bytes(b"".join(written.splitlines(keepends=True)[:4]))
+    assert not (broken / SUMMARY).exists()
+    with pytest.raises(UsageError, match=r"unfinished\. Go on with --resume"):
+        run_task(*pair, TEN, broken, batch_size=3, show=False)
+    again: list[Any] = []
+
+    def counted(asker: Any, task: Any, batch: Any) -> Any:
+        again.append(batch)
+        return real(asker, task, batch)
+
+    monkeypatch.setattr(runner, "answer", counted)
+    run_task(*pair, TEN, broken, batch_size=3, resume=True, show=False)
+    assert len(again) == (2 if cut == "between batches" else 3)
+    assert (broken / RECORDS).read_bytes() == (straight / RECORDS).read_bytes()
+    assert (broken / SUMMARY).read_bytes() == (straight / SUMMARY).read_bytes()
+    manifests = [json.loads((folder / MANIFEST).read_text()) for folder in (straight, broken)]
+    assert manifests[0]["evaluation"] == manifests[1]["evaluation"]
+    assert [len(manifest["runs"]) for manifest in manifests] == [1, 2]
+
+
+def test_a_finished_folder_is_only_read(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run_task(*pair, TEN, tmp_path / "out", show=False)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    monkeypatch.setattr(runner, "answer", None)
+    assert run_task(*pair, TEN, tmp_path / "out", show=False) == first
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert set(before) == {MANIFEST, RECORDS, SUMMARY}
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"task": replace(TEN, fingerprint="2")}, "fingerprint is '1' there, and '2' here"),
+        ({"batch_size": 3}, "batch_size is 8 there, and 3 here"),
+        ({"world": "off"}, "world is 'on' there, and 'off' here"),
+        ({"control": "zeros"}, "control is None there, and 'zeros' here"),
+        ({"method": "generate"}, "method is 'likelihood' there, and 'generate' here"),
+        ({"seed": 1}, "seed is 0 there, and 1 here"),
+        ({"limit": 4}, "items is 10 there, and 4 here"),
+        ({"facts": {"files": {"a": "1"}}}, "model.files is None there"),
+    ],
+)
+def test_another_evaluation_in_the_folder_is_named(pair: Pair, done: Path, changed: dict[str, Any], field: str) -> None:
+    arguments: dict[str, Any] = {"task": TEN, **changed}
+    with pytest.raises(UsageError, match="holds another evaluation") as error:
+        run_task(*pair, arguments.pop("task"), done, resume=True, show=False, **arguments)
+    assert field in str(error.value)
+
+
+def test_other_weights_are_another_evaluation(build: Callable[[], Pair], done: Path) -> None:
+    model, processor = build()
+    with torch.no_grad():
+        next(model.model.world_projector.parameters()).mul_(1.001)
+    with pytest.raises(UsageError, match=r"weights is '.*' there"):
+        run_task(model, processor, TEN, done, resume=True, show=False)
+
+
+@pytest.fixture(scope="module")
+def done(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("done") / "out"
+    run_task(*pair, TEN, folder, show=False)
+    return folder
+
+
+def test_a_folder_of_something_else_is_left_alone(pair: Pair, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="is not empty, and holds no evaluation"):
+        run_task(*pair, TEN, tmp_path, show=False)
+    (tmp_path / "notes.txt").unlink()
+    (tmp_path / MANIFEST).write_text("{")
+    with pytest.raises(UsageError, match="cannot be read"):
+        run_task(*pair, TEN, tmp_path, show=False)
+
+
+def broken_items(tmp_path: Path) -> list[Item]:
+    items = list(TEN.items())
+    (tmp_path / "half.png").write_bytes(b"\x89PNG no")
+    items[1] = item(1, random_picture(1))
+    items[1] = replace(items[1], messages=chat(str(tmp_path / "half.png")))
+    items[4] = replace(items[4], messages=[{"role": "user", "content": "No picture at all?"}])
+    items[5] = replace(items[5], choices=("up", "crash"))
+    return items
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_what_is_wrong_with_one_item_is_its_error_alone(pair: Pair, tmp_path: Path, batch_size: int) -> None:
+    task = Toy(broken_items(tmp_path))
+    summary = run_task(*pair, task, tmp_path / "out", batch_size=batch_size, show=False)
+    run_task(*pair, TEN, tmp_path / "whole", batch_size=batch_size, show=False)
+    found, whole = records(tmp_path / "out"), records(tmp_path / "whole")
+    failed = {record["key"]: record["error"] for record in found if record["error"]}
+    assert list(failed) == ["item 1", "item 4", "item 5"]
+    assert "half.png" in failed["item 1"]
+    assert "has no picture or clip to make world tokens of" in failed["item 4"]
+    assert "cannot be scored: KeyError" in failed["item 5"]
+    assert summary.first_error == f"item 1: {failed['item 1']}"
+    assert (summary.total.items, summary.total.errors) == (7, 3)
+    for one, other in zip(found, whole, strict=True):
+        if one["error"]:
+            assert (one["answer"], one["score"], one["likelihoods"]) == (None, None, None)
+        else:
+            assert one["answer"] == other["answer"]
+    kept = [record["score"] for record in found if not record["error"]]
+    assert summary.total.score == sum(kept) / 7
+    assert {row.family: (row.items, row.errors) for row in summary.families} == {
+        "even": (4, 1),
+        "odd": (3, 2),
+        "all": (7, 3),
+    }
+
+
+def test_a_batch_that_fails_is_asked_one_by_one(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = Asker.ask, []
+
+    def fails_on_the_third(self: Asker, prompts: Any, choices: Any = None) -> Any:
+        calls.append(len(prompts))
+        if any(len(prompt.input_ids) == longest for prompt in prompts):
+            raise RuntimeError("the index is out of range\nand more")
+        return real(self, prompts, choices)
+
+    lengths = [len(make_prompt(pair[1], pair[1].load_media(one.messages), world="on").input_ids) for one in TEN.items()]
+    longest = lengths[6]
+    wanted = [f"item {place}" for place, length in enumerate(lengths) if length == longest]
+    monkeypatch.setattr(Asker, "ask", fails_on_the_third)
+    run_task(*pair, TEN, tmp_path / "out", batch_size=5, show=False)
+    failed = {record["key"]: record["error"] for record in records(tmp_path / "out") if record["error"]}
+    assert failed == dict.fromkeys(wanted, "RuntimeError: the index is out of range")
+    assert calls.count(1) >= 5
+
+
+def test_no_memory_is_no_item_s_fault(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+
+    monkeypatch.setattr(Asker, "ask", full)
+    with pytest.raises(UsageError, match="Ask fewer items together"):
+        run_task(*pair, TEN, tmp_path / "out", show=False)
+
+
+def test_answers_that_cannot_be_read_count_apart_and_in_the_denominator(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Asker.ask
+
+    def silent(self: Asker, prompts: Any, choices: Any = None) -> Any:
+        return [replace(reply, text="") for reply in real(self, prompts, choices)]
+
+    monkeypatch.setattr(Asker, "ask", silent)
+    total = run_task(*pair, TEN, tmp_path / "out", show=False).total
+    assert (total.items, total.unparsable, total.errors, total.score) == (10, 10, 0, 0.0)
+
+
+def test_equal_likelihoods_give_the_first_choice(pair: Pair, tmp_path: Path) -> None:
+    run_task(*pair, Toy([item(1, choices=("down", "up ", "up"))]), tmp_path / "out", show=False)
+    [record] = read_records(tmp_path / "out")  # the chat template trims: the last two are the same tokens
+    _, first, second = (record.likelihoods or {}).values()
+    assert first == second
+    assert record.answer in ("up ", "down")
+
+
+def test_nonsense_is_refused_before_anything_is_asked(pair: Pair, tmp_path: Path) -> None:
+    cases: list[tuple[Any, dict[str, Any], str]] = [
+        (Toy([]), {}, "has no items"),
+        (Toy([item(1), item(1)]), {}, "have the key 'item 1'"),
+        (Toy([item(1, choices=())]), {}, "1 of 1 items have no choices"),
+        (TEN, {"limit": 0}, "Ask at least one"),
+        (TEN, {"world": "off", "control": "zeros"}, "would change nothing"),
+        (TEN, {"control": "random-init"}, "has to be trained with"),
+        (TEN, {"control": "registers"}, "has to be trained with"),
+        (TEN, {"control": "nonsense"}, "there is no control"),
+        (Toy([item(1), replace(item(1), key="b")]), {"control": "other-item"}, "other-item: there is 1 group"),
+    ]
+    for task, settings, message in cases:
+        with pytest.raises(UsageError, match=message):
+            run_task(*pair, task, tmp_path / "out", show=False, **settings)
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_limit_asks_items_from_all_over_the_task(pair: Pair, tmp_path: Path) -> None:
+    run_task(*pair, TEN, tmp_path / "out", limit=4, show=False)
+    assert [record["key"] for record in records(tmp_path / "out")] == ["item 0", "item 2", "item 5", "item 7"]
+
+
+def test_the_model_is_left_as_it_was(pair: Pair, tmp_path: Path) -> None:
+    model = pair[0]
+    held = model.model.world_encoder
+    for control in (None, "zeros", "shuffled-slots"):
+        model.train()
+        run_task(*pair, TEN, tmp_path / f"{control}", control=control, limit=2, show=False)
+        assert model.training
+        assert model.model.world_encoder is held
+        assert not model.model.language_model._forward_pre_hooks
+    model.eval()
+
+
+WORKER = """
+import sys
+from pathlib import Path
+from theworld_fusion import load_model, load_processor
+from theworld_train.evaluate.runner import run_task
+sys.path.insert(0, sys.argv[3])
+from test_runner import TEN
+run_task(load_model(sys.argv[1]), load_processor(sys.argv[1]), TEN, Path(sys.argv[2]), batch_size=2, resume=True)
+"""
+
+
+def test_two_processes_write_the_file_of_one_and_go_on_from_it(tmp_path: Path, checkpoint: Path) -> None:
+    """The first batch was done before, by one process; the other four are shared out."""
+    script, out = tmp_path / "worker.py", tmp_path / "two"
+    script.write_text(WORKER)
+    model, processor = load_model(checkpoint), load_processor(checkpoint)
+    run_task(model, processor, TEN, tmp_path / "one", batch_size=2, show=False)
+    shutil.copytree(tmp_path / "one", out)
+    (out / SUMMARY).unlink()
+    lines = (out / RECORDS).read_bytes().splitlines(keepends=True)
+    (out / RECORDS).write_bytes(b"".join(lines[:2]))
+    (out / "records-1.jsonl").write_bytes(lines[8] + lines[9][:50])
+    here = str(Path(__file__).parent)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    code, said = launching.finish([*command, str(checkpoint), str(out), here])
+    assert code == 0, said
+    assert (out / RECORDS).read_bytes() == (tmp_path / "one" / RECORDS).read_bytes()
+    assert (out / SUMMARY).read_bytes() == (tmp_path / "one" / SUMMARY).read_bytes()
+    assert sorted(path.name for path in out.iterdir()) == [MANIFEST, RECORDS, SUMMARY]
+    runs = json.loads((out / MANIFEST).read_text())["runs"]
+    assert [one["processes"] for one in runs] == [1, 2]
