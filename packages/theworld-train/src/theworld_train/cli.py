@@ -1,13 +1,12 @@
 """The command ``theworld``. It is the one place that prints; what can go wrong for a user ends as one line."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
-from theworld_train import cli_cache, cli_data, cli_launch, cli_push, cli_train
+from theworld_train import cli_cache, cli_data, cli_encoders, cli_launch, cli_push, cli_train
 
 app = typer.Typer(
     help="World tokens for Gemma 3: answer questions about pictures and clips, and see what a world model adds.",
@@ -18,6 +17,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_cache.app, name="cache")
 app.add_typer(cli_data.app, name="data")
+app.add_typer(cli_encoders.app, name="encoders")
 app.command()(cli_train.train)
 app.command()(cli_launch.launch)
 app.command()(cli_push.push)
@@ -99,46 +99,6 @@ def demo(
     run_demo(out, seed=seed, say=print)
 
 
-@app.command()
-def encoders(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the tables.")] = False,
-    debug: Debug = False,
-) -> None:
-    """List the encoders whose features can become world tokens, and the controls to compare them with.
-
-    Columns: numbers in each token; the pixels (along each side) and frames that a token stands for; tokens of one
-    picture, and of a clip of 9 frames, before a model resamples them to its own budget; parameters, and their memory
-    in bfloat16 (a dash: the library that builds the encoder is not installed); the licence of the weights. For a
-    gated encoder, accept its terms on the hub and log in first.
-
-    Take one with: theworld answer --vlm google/gemma-3-4b-it --encoder NAME --image photo.jpg "What is it?"
-    """
-    from theworld_train import encoders as job
-
-    facts, problems = job.all_encoders()
-    if as_json:
-        print(json.dumps(job.as_json(facts), indent=2, ensure_ascii=False))
-    else:
-        rows = [
-            [
-                one.name,
-                f"{one.width:,}",
-                f"{one.spatial_stride} px, {one.temporal_stride} fr",
-                f"{one.image_tokens:,}",
-                f"{one.clip_tokens:,}",
-                "-" if one.parameters is None else f"{one.parameters / 1e6:,.1f} M",
-                "-" if one.megabytes is None else f"{one.megabytes:,.0f} MB",
-                one.licence + (", gated" if one.gated else ""),
-            ]
-            for one in facts
-        ]
-        _table(["encoder", "width", "strides", "image", "clip", "params", "memory", "licence"], rows, numbers=6)
-        print("\nControls stand around an encoder: --encoder zeros, or --encoder zeros:NAME around another one.\n")
-        _table(["control", "what the model gets"], [list(row) for row in job.all_controls().items()], numbers=0)
-    if problems:
-        _fail("\ntheworld: ".join(problems))
-
-
 def main() -> None:
     """Entry point: exit code 0, or 2 with one line on standard error."""
     try:
@@ -147,22 +107,6 @@ def main() -> None:
         if "--debug" in sys.argv:
             raise
         _fail(" ".join(str(error).split()))
-
-
-def _table(header: list[str], rows: list[list[str]], *, numbers: int) -> None:
-    """A name, then ``numbers`` columns of numbers, then text, which alone is wrapped."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for index, title in enumerate(header):
-        is_number = 1 <= index <= numbers
-        table.add_column(title, justify="right" if is_number else "left", no_wrap=index <= numbers)
-    for row in rows:
-        table.add_row(*row)
-    # Into a file or pipe, a row is a line.
-    width = None if sys.stdout.isatty() else 240
-    Console(width=width, markup=False, highlight=False, emoji=False).print(table)
 
 
 def _say(text: str) -> None:
