@@ -16,8 +16,9 @@ from scipy import ndimage
 from theworld_train.microworld import CHOICES, FRAME_FAMILIES, MOTION_FAMILIES, Clip, generate
 from theworld_train.microworld.clips import StagedClip, stage_group
 from theworld_train.microworld.draw import COLOURS
+from theworld_train.microworld.physics import simulate
 from theworld_train.microworld.questions import HORIZON
-from theworld_train.microworld.scene import SIDE, WALL, Body, Scene, corners, simulate
+from theworld_train.microworld.scene import SIDE, WALL, Body, Scene, corners
 
 FAMILIES = MOTION_FAMILIES + FRAME_FAMILIES
 GROUPS = 12

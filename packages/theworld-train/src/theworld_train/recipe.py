@@ -119,11 +119,16 @@ class SpatialRgptSource(Source):
 
 
 class MicroWorldSource(Source):
-    """Made here: clips of moving objects, and questions about them."""
+    """Made here, from the split ``train``: clips of moving objects, and questions about them."""
 
     kind: Literal["micro-world"]
+    families: tuple[str, ...] = Field(default=(), strict=False)
+    """``direction/free`` and the like, or ``direction`` for that question about any scene; default: all."""
+    level: Literal["easy", "medium", "hard"] = "easy"
     groups: int = Field(default=16, ge=1)
-    """Matched groups of clips for each family of questions."""
+    """Matched groups of clips for each family."""
+    size: int = Field(default=96, ge=32)
+    """Side of a frame in pixels."""
     seed: int = Field(default=1, ge=0)
 
 

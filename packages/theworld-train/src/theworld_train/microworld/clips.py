@@ -12,8 +12,10 @@ import numpy as np
 from PIL import Image
 
 from theworld_train.microworld.draw import draw
+from theworld_train.microworld.physics import past
 from theworld_train.microworld.questions import DRAFTS, FRAME_FAMILIES, MOTION_FAMILIES, Question
-from theworld_train.microworld.scene import Scene, past
+from theworld_train.microworld.ranges import limits
+from theworld_train.microworld.scene import Scene
 
 _FAMILIES = MOTION_FAMILIES + FRAME_FAMILIES
 _ATTEMPTS = 1000
@@ -89,7 +91,7 @@ def stage_group(family: str, index: int, *, seed: int, num_frames: int) -> list[
     key = (_FAMILIES.index(family), index)
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
     for _ in range(_ATTEMPTS):
-        draft = DRAFTS[family](rng, index)
+        draft = DRAFTS[family](rng, index, limits("train", f"{family}/free", "easy"))
         if draft is None:
             continue
         clips = {answer: past(scene, num_frames=num_frames) for answer, scene in draft.last_scenes.items()}

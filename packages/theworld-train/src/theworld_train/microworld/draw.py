@@ -2,7 +2,7 @@
 
 from PIL import Image, ImageDraw
 
-from theworld_train.microworld.scene import SIDE, WALL, Scene, corners
+from theworld_train.microworld.scene import SIDE, WALL, Body, Scene, corners, front_to_back
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (225, 40, 40),
@@ -12,6 +12,8 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 }
 
 WHITE = (245, 245, 245)
+GREY = (110, 110, 110)
+"""Of distractors, which are no answer."""
 
 _SUPERSAMPLING = 4
 _WALL_GREY = 128
@@ -29,18 +31,29 @@ def draw(scene: Scene, *, size: int) -> Image.Image:
     """
     side = size * _SUPERSAMPLING
     scale = side / SIDE
-    image = Image.new("RGB", (side, side), (_WALL_GREY,) * 3)
+    image = Image.new("RGB", (side, side), ((_WALL_GREY if scene.walls else scene.background),) * 3)
     canvas = ImageDraw.Draw(image)
-    canvas.rectangle(_box(WALL, WALL, SIDE - WALL, SIDE - WALL, scale), fill=(scene.background,) * 3)
-    for body in scene.bodies:
-        colour = COLOURS.get(body.colour, WHITE)
-        polygon = corners(body)
-        if polygon:
-            canvas.polygon([((body.x + x) * scale, (body.y + y) * scale) for x, y in polygon], fill=colour)
-        else:
-            r = body.radius
-            canvas.ellipse(_box(body.x - r, body.y - r, body.x + r, body.y + r, scale), fill=colour)
+    if scene.walls:
+        canvas.rectangle(_box(WALL, WALL, SIDE - WALL, SIDE - WALL, scale), fill=(scene.background,) * 3)
+    for part in scene.parts:
+        if not part.front:
+            canvas.polygon([(x * scale, y * scale) for x, y in part.points], fill=(part.grey,) * 3)
+    for place in reversed(front_to_back(scene)):
+        _draw_body(canvas, scene.bodies[place], scale)
+    for part in scene.parts:
+        if part.front:
+            canvas.polygon([(x * scale, y * scale) for x, y in part.points], fill=(part.grey,) * 3)
     return image.reduce(_SUPERSAMPLING)
+
+
+def _draw_body(canvas: ImageDraw.ImageDraw, body: Body, scale: float) -> None:
+    colour = COLOURS.get(body.colour, GREY if body.role == "distractor" else WHITE)
+    polygon = corners(body)
+    if polygon:
+        canvas.polygon([((body.x + x) * scale, (body.y + y) * scale) for x, y in polygon], fill=colour)
+    else:
+        r = body.radius
+        canvas.ellipse(_box(body.x - r, body.y - r, body.x + r, body.y + r, scale), fill=colour)
 
 
 def _box(left: float, top: float, right: float, bottom: float, scale: float) -> tuple[float, float, float, float]:

@@ -1,0 +1,1 @@
+"""The benchmarks, a file each; ``task.Task`` says what one is."""
