@@ -78,7 +78,7 @@ def probe(
     frame_size: Annotated[
         int | None, typer.Option(help="Side of their input in pixels; each encoder says.", min=1)
     ] = None,
-    groups: Annotated[int, typer.Option(help="Matched groups of clips of each family to fit on.", min=4)] = 64,
+    groups: Annotated[int, typer.Option(help="Matched groups of clips to fit each probe on.", min=4)] = 64,
     split: Annotated[
         Literal["val", "test"],
         typer.Option(help="Clips to score on. Choose layers and settings on val; leave test for the end."),

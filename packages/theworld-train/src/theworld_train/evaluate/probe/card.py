@@ -54,7 +54,7 @@ def notes(card: Card) -> list[str]:
         *(_permuted(name, [row.scores[name] for row in card.rows]) for name in PROBES),
     ]
     for name, probe in PROBES.items():
-        if probe.needs_motion:
+        if probe.needs_clip:
             found += [_honesty(name, row.scores[name]) for row in card.rows if row.name == "raw pixels, last frame"]
     return found
 
@@ -106,7 +106,7 @@ def _honesty(name: str, score: Score) -> str:
     return f"Check: {name} from the last frame alone is {_cell(score.value, score.low, score.high)}: " + (
         "at chance, as it must be."
         if at_chance
-        else "ABOVE CHANCE. These clips give it away in a single frame, so it measures no motion."
+        else "ABOVE CHANCE. These clips give it away in a single frame, so it measures less than it says."
     )
 
 

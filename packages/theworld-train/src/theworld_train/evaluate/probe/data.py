@@ -1,6 +1,6 @@
 """What is read off the clips of the micro-world, and the clips: no matched group is on both sides of a split."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Literal
@@ -8,27 +8,24 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from theworld_train.data.example import digest, sha
-from theworld_train.data.micro_world import SIZE
-from theworld_train.microworld.clips import StagedClip, stage_group
+from theworld_train.data.example import digest
 from theworld_train.microworld.draw import draw
-from theworld_train.microworld.scene import SIDE
+from theworld_train.microworld.scene import SIDE, Body
+from theworld_train.microworld.stage import StagedClip, stage
+from theworld_train.microworld.version import fingerprint
 
 Split = Literal["train", "val", "test"]
 
 NUM_FRAMES = 9
 """Of every clip."""
-
-_SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SIZE = 96
+"""Side of a frame in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeClip:
     """A clip with its truth; it is drawn when its features are not known yet."""
 
-    family: str
-    group: str
-    """The same for all clips of a matched group, and for no other."""
     staged: StagedClip
 
     @cached_property
@@ -39,7 +36,7 @@ class ProbeClip:
     @cached_property
     def key(self) -> str:
         """Of what is drawn and how, so that nothing has to be drawn to know it."""
-        return digest(_drawing(), SIZE, repr(self.staged.scenes))
+        return digest(_drawing(), repr(self.staged.scenes))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,64 +44,97 @@ class Probe:
     """One thing that is read off the clips of some families.
 
     Attributes:
-        families: whose clips are read.
+        families: whose clips are read, by full name, and how many groups of each for every group that is asked for.
         target: numbers that a ridge regression gives, or the place of one of ``classes`` that a logistic one chooses.
         classes: none for numbers.
-        needs_motion: by construction, the last frame alone says nothing about it.
+        needs_clip: by construction, the last frame alone says nothing about it.
     """
 
     name: str
-    families: tuple[str, ...]
+    families: Mapping[str, float]
     target: Callable[[StagedClip], tuple[float, ...] | int]
     classes: tuple[str, ...] = ()
-    needs_motion: bool = False
+    needs_clip: bool = False
 
     def targets(self, clips: Sequence[ProbeClip]) -> np.ndarray:
         """Of clips of its families: ``[n, numbers]``, or ``[n]`` of classes."""
         return np.asarray([self.target(clip.staged) for clip in clips])
 
+    def places(self, clips: Sequence[ProbeClip]) -> list[int]:
+        """Where the clips of its families are."""
+        return [place for place, clip in enumerate(clips) if clip.staged.family in self.families]
+
+
+def _object(clip: StagedClip) -> Body:
+    """The one that questions are about, in the last frame."""
+    [body] = (body for body in clip.scenes[-1].bodies if body.role == "object")
+    return body
+
 
 def _position(clip: StagedClip) -> tuple[float, ...]:
-    """Of the one object in the last frame, in sides of the box."""
-    [body] = clip.scenes[-1].bodies
-    return body.x / SIDE, body.y / SIDE
+    """In the last frame, in sides of the picture."""
+    return _object(clip).x / SIDE, _object(clip).y / SIDE
 
 
 def _velocity(clip: StagedClip) -> tuple[float, ...]:
-    """Of the one object, in sides of the box a clip length; nothing in these clips changes it."""
-    [body] = clip.scenes[-1].bodies
-    return body.vx / SIDE, body.vy / SIDE
+    """In sides of the picture a clip length; nothing in these clips changes it."""
+    return _object(clip).vx / SIDE, _object(clip).vy / SIDE
 
 
-def _answer(clip: StagedClip) -> int:
-    return clip.question.choices.index(clip.question.answer)
-
+_SINGLE = {"direction/free": 1.0, "next/free": 1.0}
+"""Free flight of one object. A group's velocities add up to zero, and all its clips end in one picture."""
+_FRONT = ("red", "blue")
+_COUNTS = ("one", "two", "three")
 
 PROBES: dict[str, Probe] = {
     probe.name: probe
     for probe in (
-        Probe(name="position", families=("direction", "next"), target=_position),
-        # The velocities of each of these groups add up to zero, and all its clips end in one picture.
-        Probe(name="velocity", families=("direction", "next"), target=_velocity, needs_motion=True),
-        Probe(name="count", families=("count",), target=_answer, classes=("one", "two", "three")),
+        Probe(name="position", families=_SINGLE, target=_position),
+        Probe(name="velocity", families=_SINGLE, target=_velocity, needs_clip=True),
+        Probe(
+            name="order",  # in depth: two discs cross, and one of them is in front
+            families={"front/occlusion": 2.0},
+            target=lambda clip: _FRONT.index(clip.question.answer),
+            classes=_FRONT,
+            needs_clip=True,
+        ),
+        Probe(
+            name="count",
+            families={"count/free": 1.0},
+            target=lambda clip: _COUNTS.index(clip.question.answer),
+            classes=_COUNTS,
+        ),
+        Probe(
+            # Each group has two beginnings and two ends, and which go together decides: no sum over frames can tell.
+            name="plausibility",
+            families={"plausible/occlusion": 0.5, "plausible/containment": 0.5, "plausible/collision": 0.5},
+            target=lambda clip: int(clip.plausible),
+            classes=("impossible", "possible"),
+            needs_clip=True,
+        ),
     )
 }
 
 
 def probe_clips(split: Split, groups: int, seed: int) -> list[ProbeClip]:
-    """The clips of ``groups`` matched groups of each family that a probe reads, in an order that is always the same."""
-    families = dict.fromkeys(family for probe in PROBES.values() for family in probe.families)
+    """The clips of matched groups of each family that a probe reads, in an order that is always the same.
+
+    Args:
+        groups: of a family that counts once; see ``Probe.families``.
+    """
     return [
-        ProbeClip(family=family, group=f"{split}/{family}/{index}", staged=staged)
-        for family in families
-        for index in range(groups)
-        for staged in stage_group(family, index, seed=3 * seed + _SPLITS.index(split), num_frames=NUM_FRAMES)
+        ProbeClip(staged=staged)
+        for family, share in _families().items()
+        for index in range(round(groups * share))
+        for staged in stage(split, family, index, seed=seed, num_frames=NUM_FRAMES)
     ]
+
+
+def _families() -> dict[str, float]:
+    return {family: share for probe in PROBES.values() for family, share in probe.families.items()}
 
 
 @lru_cache(1)
 def _drawing() -> str:
-    """A digest of one drawn clip of each family: when the drawing changes, what was made of it counts no more."""
-    families = dict.fromkeys(family for probe in PROBES.values() for family in probe.families)
-    scenes = [stage_group(family, 0, seed=0, num_frames=5)[0].scenes[-1] for family in families]
-    return digest([sha(draw(scene, size=SIZE).tobytes()) for scene in scenes])
+    """When clips are drawn in another way, what was made of them counts no more."""
+    return fingerprint(split="train", names=tuple(_families()), num_frames=NUM_FRAMES, size=SIZE)

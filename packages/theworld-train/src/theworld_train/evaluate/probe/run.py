@@ -38,7 +38,7 @@ class ProbeSettings:
     """How much is read. ``width`` is what all features are cut to, so that wide encoders do not win by width."""
 
     groups: int = 64
-    """Matched groups of each family to fit on; half as many are tested on."""
+    """Matched groups to fit on, of a family that counts once (see ``Probe.families``); half as many are tested on."""
     width: int = 128
     split: Split = "test"
     """That scores come from: choose layers and settings on ``val``, and leave ``test`` for the end."""
@@ -96,8 +96,8 @@ def run_probes(
         seed=settings.seed,
         split=settings.split,
         width=settings.width,
-        train_clips={name: len(_clips_of(probe, train)) for name, probe in PROBES.items()},
-        test_clips={name: len(_clips_of(probe, test)) for name, probe in PROBES.items()},
+        train_clips={name: len(probe.places(train)) for name, probe in PROBES.items()},
+        test_clips={name: len(probe.places(test)) for name, probe in PROBES.items()},
         rows=sorted(rows, key=lambda row: (row.baseline, 0.0 if row.baseline else -row.overall)),
     )
 
@@ -115,7 +115,7 @@ def _probe(
     fitted, tested = cut(whole[: len(train)], whole[len(train) :], settings.width)
     scores, shares = dict[str, Score](), []
     for name, probe in PROBES.items():
-        places = _clips_of(probe, train), _clips_of(probe, test)
+        places = probe.places(train), probe.places(test)
         scores[name], draws = _score(
             probe,
             (fitted[places[0]], [train[place] for place in places[0]]),
@@ -145,8 +145,8 @@ def _score(
 ) -> tuple[Score, np.ndarray]:
     """The score on test, and in every resampling of it."""
     targets, wanted = probe.targets(train[1]), probe.targets(test[1])
-    model = fit(train[0], targets, [clip.group for clip in train[1]])
-    member, counts = resample([clip.group for clip in test[1]], seed=seed)
+    model = fit(train[0], targets, [clip.staged.group for clip in train[1]])
+    member, counts = resample([clip.staged.group for clip in test[1]], seed=seed)
     draws = measure(wanted, model.predict(test[0]), member, counts)
     permuted = [
         measure(wanted, fit_permuted(model, train[0], targets, seed=number).predict(test[0]), member, counts[:1])[0]
@@ -166,7 +166,3 @@ def _score(
         penalty=float(model.alpha if not probe.classes else 1 / model.C),
     )
     return score, draws
-
-
-def _clips_of(probe: Probe, clips: Sequence[ProbeClip]) -> list[int]:
-    return [place for place, clip in enumerate(clips) if clip.family in probe.families]
