@@ -6,7 +6,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from theworld_train import cli_cache, cli_data, cli_encoders, cli_launch, cli_push, cli_train
+from theworld_train import cli_cache, cli_data, cli_encoders, cli_launch, cli_push, cli_sensitivity, cli_train
 
 app = typer.Typer(
     help="World tokens for Gemma 3: answer questions about pictures and clips, and see what a world model adds.",
@@ -21,6 +21,7 @@ app.add_typer(cli_encoders.app, name="encoders")
 app.command()(cli_train.train)
 app.command()(cli_launch.launch)
 app.command()(cli_push.push)
+app.command()(cli_sensitivity.sensitivity)
 
 _FRAMES = 13
 """Frames of a clip for an untrained pair: four latent frames of 14 x 14 fill the 784 slots."""

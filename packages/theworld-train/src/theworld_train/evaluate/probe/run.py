@@ -8,6 +8,7 @@ import numpy as np
 
 from theworld_encoders import Encoder
 from theworld_train.errors import UsageError
+from theworld_train.evaluate.clusters import interval, resample
 from theworld_train.evaluate.probe.data import PROBES, Probe, ProbeClip, Split, probe_clips
 from theworld_train.evaluate.probe.features import (
     Reader,
@@ -19,7 +20,7 @@ from theworld_train.evaluate.probe.features import (
     zeros_reader,
 )
 from theworld_train.evaluate.probe.fit import fit, fit_permuted
-from theworld_train.evaluate.probe.scores import Card, Row, Score, chance_of, interval, measure, resample
+from theworld_train.evaluate.probe.scores import Card, Row, Score, chance_of, measure
 from theworld_train.jobs import Report
 
 BASELINES: dict[str, Callable[[str], Reader]] = {

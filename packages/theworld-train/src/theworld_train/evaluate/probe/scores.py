@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Shaped
 
-LEVEL = 0.95
-_RESAMPLINGS = 2000
+from theworld_train.evaluate.clusters import sums
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,17 +81,6 @@ class Card:
     rows: Sequence[Row]
 
 
-def resample(groups: Sequence[str], *, seed: int) -> tuple[Shaped[np.ndarray, " n"], Float[np.ndarray, "z g"]]:
-    """Which group each clip is in, and how often each group is drawn in each resampling (a cluster bootstrap).
-
-    The same groups and seed give the same draws, so scores of two encoders can be compared draw by draw.
-    """
-    names, member = np.unique(groups, return_inverse=True)
-    rng = np.random.default_rng(seed)
-    counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=_RESAMPLINGS)
-    return member, np.concatenate([np.ones((1, len(names))), counts])
-
-
 def measure(
     targets: Shaped[np.ndarray, " n *numbers"],
     given: Shaped[np.ndarray, " n *numbers"],
@@ -100,25 +88,12 @@ def measure(
     counts: Float[np.ndarray, "z g"],
 ) -> Float[np.ndarray, " z"]:
     """R² or accuracy in each resampling, from sums over groups; the first is of all clips, as they are."""
-    size = counts.shape[1]
-
-    def sums(values: Shaped[np.ndarray, " n *numbers"]) -> np.ndarray:
-        of_groups = np.zeros((size, *values.shape[1:]))
-        np.add.at(of_groups, member, values)
-        return counts @ of_groups
-
-    clips = counts @ np.bincount(member, minlength=size)
+    clips = counts @ np.bincount(member, minlength=counts.shape[1])
     if targets.ndim == 1:
-        return sums((targets == given).astype(float)) / clips
+        return sums((targets == given).astype(float), member, counts) / clips
     centred = targets - targets.mean(axis=0)  # sums of squares of small numbers lose no digits
-    spread = sums(centred**2) - sums(centred) ** 2 / clips[:, None]
-    return (1 - sums((targets - given) ** 2) / spread).mean(axis=1)
-
-
-def interval(draws: Float[np.ndarray, " z"]) -> tuple[float, float]:
-    """Percentiles of the resamplings; the first draw, which is the value itself, is none."""
-    low, high = np.quantile(draws[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    spread = sums(centred**2, member, counts) - sums(centred, member, counts) ** 2 / clips[:, None]
+    return (1 - sums((targets - given) ** 2, member, counts) / spread).mean(axis=1)
 
 
 def chance_of(targets: Shaped[np.ndarray, " n *numbers"]) -> float:
