@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from theworld_train.errors import UsageError
+
 app = typer.Typer(rich_markup_mode=None)
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
@@ -104,6 +106,10 @@ def probe(
     from theworld_train.jobs import Bars
 
     check_names(names, world, tiny=tiny)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"the folder {out} cannot be made ({error.strerror}). Give another --out.") from error
     settings = ProbeSettings(groups=groups, split=split, seed=seed)
     with tempfile.TemporaryDirectory() as scratch, Bars() as bars:
 

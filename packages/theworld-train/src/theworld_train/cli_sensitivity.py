@@ -45,9 +45,8 @@ def sensitivity(
 
     Example: theworld sensitivity --model demo-report/model --video clip.mp4 "Which way is it moving?"
     """
-    given = [
-        name for name, value in (("--data", data), ("--task", task), ("a question", question)) if value is not None
-    ]
+    ways = {"--data": data, "--task": task, "a question": question}
+    given = [name for name, value in ways.items() if value is not None]
     if len(given) != 1:
         named = " and ".join(given) or "none of them"
         raise UsageError(f"give one of a question, --data and --task; there is {named}.")

@@ -19,8 +19,8 @@ from theworld_encoders import Encoder, FeatureCache, encoder_key, preprocess
 from theworld_encoders.features import encode_pixels
 from theworld_encoders.source import source_digest
 from theworld_train.data.example import digest
+from theworld_train.errors import UsageError
 from theworld_train.evaluate.probe.data import ProbeClip
-from theworld_train.jobs import Report
 
 SIDE = 4
 """Each feature frame is averaged to at most ``SIDE`` x ``SIDE`` places: a whole frame's mean would not tell where."""
@@ -83,11 +83,14 @@ def pool(features: Float[Tensor, "t r s c"]) -> Float[Tensor, "t g f c"]:
     return rearrange(pooled, "t c g f -> t g f c")
 
 
-def matrix(reader: Reader, clips: Sequence[ProbeClip], folder: str, report: Report) -> Float[np.ndarray, "n d"]:
+def matrix(
+    reader: Reader, clips: Sequence[ProbeClip], folder: str, report: Callable[[int, int], None]
+) -> Float[np.ndarray, "n d"]:
     """The features of every clip, a row each; what the cache in ``folder`` has is neither drawn nor encoded.
 
     Raises:
         EncoderError: the encoder cannot take these clips.
+        UsageError: it gives no numbers.
     """
     rows: list[Tensor] = []
     with FeatureCache(folder, reader.key) as cache:
@@ -99,7 +102,10 @@ def matrix(reader: Reader, clips: Sequence[ProbeClip], folder: str, report: Repo
                 cache.put(key, features)
             rows.append(features.flatten())
             report(len(rows), len(clips))
-    return torch.stack(rows).numpy()
+    features = torch.stack(rows)
+    if not features.isfinite().all():
+        raise UsageError(f"{reader.name} gives features that are no numbers (inf or nan). Check its weights and dtype.")
+    return features.numpy()
 
 
 def cut(

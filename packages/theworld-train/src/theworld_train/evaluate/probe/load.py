@@ -22,9 +22,7 @@ def check_names(names: Sequence[str], world: str | None, *, tiny: bool) -> None:
         name, _, weights = given.partition("=")
         encoder_class(name)
         if tiny and (weights or world):
-            raise UsageError(
-                f"--tiny stands for toy weights, and there is {weights or world} too. Leave one of them out."
-            )
+            raise UsageError(f"--tiny is toy weights, and there is {weights or world} too. Leave one of them out.")
         if tiny:
             _toy(name)
 
