@@ -1,6 +1,5 @@
 """The command ``theworld``. It is the one place that prints; what can go wrong for a user ends as one line."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -12,14 +11,15 @@ from theworld_train import (
     cli_cache,
     cli_compare,
     cli_data,
+    cli_encoders,
     cli_estimate,
     cli_evaluate,
     cli_launch,
     cli_micro_world,
     cli_push,
+    cli_sensitivity,
     cli_train,
 )
-from theworld_train.cli_table import print_table
 
 app = typer.Typer(
     help="World tokens for Gemma 3: answer questions about pictures and clips, and see what a world model adds.",
@@ -31,6 +31,7 @@ app = typer.Typer(
 app.add_typer(cli_cache.app, name="cache")
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_micro_world.app, name="micro-world")
+app.add_typer(cli_encoders.app, name="encoders")
 app.command()(cli_train.train)
 app.command()(cli_ablate.ablate)
 app.command()(cli_launch.launch)
@@ -38,6 +39,7 @@ app.command()(cli_estimate.estimate)
 app.command()(cli_push.push)
 app.command()(cli_evaluate.evaluate)
 app.command()(cli_compare.compare)
+app.command()(cli_sensitivity.sensitivity)
 
 _FRAMES = 13
 """Frames of a clip for an untrained pair: four latent frames of 14 x 14 fill the 784 slots."""
@@ -114,46 +116,6 @@ def demo(
 
     disable_progress_bar()  # its models load in a blink
     run_demo(out, seed=seed, say=print)
-
-
-@app.command()
-def encoders(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the tables.")] = False,
-    debug: Debug = False,
-) -> None:
-    """List the encoders whose features can become world tokens, and the controls to compare them with.
-
-    Columns: numbers in each token; the pixels (along each side) and frames that a token stands for; tokens of one
-    picture, and of a clip of 9 frames, before a model resamples them to its own budget; parameters, and their memory
-    in bfloat16 (a dash: the library that builds the encoder is not installed); the licence of the weights. For a
-    gated encoder, accept its terms on the hub and log in first.
-
-    Take one with: theworld answer --vlm google/gemma-3-4b-it --encoder NAME --image photo.jpg "What is it?"
-    """
-    from theworld_train import encoders as job
-
-    facts, problems = job.all_encoders()
-    if as_json:
-        print(json.dumps(job.as_json(facts), indent=2, ensure_ascii=False))
-    else:
-        rows = [
-            [
-                one.name,
-                f"{one.width:,}",
-                f"{one.spatial_stride} px, {one.temporal_stride} fr",
-                f"{one.image_tokens:,}",
-                f"{one.clip_tokens:,}",
-                "-" if one.parameters is None else f"{one.parameters / 1e6:,.1f} M",
-                "-" if one.megabytes is None else f"{one.megabytes:,.0f} MB",
-                one.licence + (", gated" if one.gated else ""),
-            ]
-            for one in facts
-        ]
-        print_table(["encoder", "width", "strides", "image", "clip", "params", "memory", "licence"], rows, numbers=6)
-        print("\nControls stand around an encoder: --encoder zeros, or --encoder zeros:NAME around another one.\n")
-        print_table(["control", "what the model gets"], [list(row) for row in job.all_controls().items()], numbers=0)
-    if problems:
-        _fail("\ntheworld: ".join(problems))
 
 
 def main() -> None:

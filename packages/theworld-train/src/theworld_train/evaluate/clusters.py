@@ -1,0 +1,36 @@
+"""Intervals over groups of what is not independent within a group: matched clips, questions about one picture.
+
+Letters: ``n`` values, ``g`` groups, ``z`` resamplings.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+LEVEL = 0.95
+_RESAMPLINGS = 2000
+
+
+def resample(groups: Sequence[str], *, seed: int) -> tuple[Shaped[np.ndarray, " n"], Float[np.ndarray, "z g"]]:
+    """Which group each clip is in, and how often each group is drawn in each resampling (a cluster bootstrap).
+
+    The same groups and seed give the same draws, so scores of two encoders can be compared draw by draw.
+    """
+    names, member = np.unique(groups, return_inverse=True)
+    rng = np.random.default_rng(seed)
+    counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=_RESAMPLINGS)
+    return member, np.concatenate([np.ones((1, len(names))), counts])
+
+
+def interval(draws: Float[np.ndarray, " z"]) -> tuple[float, float]:
+    """Percentiles of the resamplings; the first draw, which is the value itself, is none."""
+    low, high = np.quantile(draws[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def sums(values: Shaped[np.ndarray, " n *numbers"], member: Shaped[np.ndarray, " n"], counts: np.ndarray) -> np.ndarray:
+    """Of ``values`` in each resampling, ``[z, *numbers]``."""
+    of_groups = np.zeros((counts.shape[1], *values.shape[1:]))
+    np.add.at(of_groups, member, values)
+    return counts @ of_groups
