@@ -1,6 +1,7 @@
 """What strangers write into data costs a row where rows may be skipped, one line where not, and never a run."""
 
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +110,7 @@ def test_files_that_cannot_be_read_are_named(
     path = tmp_path if len(files) > 1 else tmp_path / next(iter(files))
     data = DataSettings(sources=[{"kind": "chat", "path": str(path), "stream": stream}], workers=0, shuffle=1)  # pyright: ignore[reportArgumentType]
     with pytest.raises(UsageError) as raised:
-        batches = load(Batches(data, BatchSettings(size=1), pair[1], seed=0))
-        for _ in range(3):
-            next(batches)
+        list(islice(load(Batches(data, BatchSettings(size=1), pair[1], seed=0)), 3))
     assert message in str(raised.value)
     assert str(path) in str(raised.value)
 

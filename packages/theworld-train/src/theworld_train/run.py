@@ -23,14 +23,16 @@ from theworld_train.checkpoints import newest
 from theworld_train.curve import draw_losses
 from theworld_train.data.batches import Batches, load
 from theworld_train.data.heldout import held_out
+from theworld_train.data.sources import check_folders
 from theworld_train.evaluate.held_out import HeldOut
 from theworld_train.jobs import Bars, Report
 from theworld_train.loggers import LOG, Lines, Logger, open_loggers, read_lines
+from theworld_train.lora import check_peft
 from theworld_train.pair import make_pair
 from theworld_train.processes import on_any, on_main
 from theworld_train.reach import reach_all
 from theworld_train.recipe import EvalSettings, Recipe, StageSettings
-from theworld_train.run_folder import PARTS, RECIPE, SAMPLES, prepare
+from theworld_train.run_folder import PARTS, RECIPE, SAMPLES, kept_alone, prepare
 from theworld_train.signals import stop_requests
 from theworld_train.trainable import PartRow, apply_parts, parameter_groups, table, trainable_names
 from theworld_train.trainer import Trainer, read_progress
@@ -59,16 +61,19 @@ def run_recipe(recipe: Recipe, out: Path, *, resume: bool = False) -> Outcome:
         resume: go on with the run in ``out``, from its newest whole checkpoint.
 
     Raises:
-        UsageError: ``out`` holds a run and ``resume`` is not set, holds none and it is, or holds one of another recipe;
-            or a checkpoint cannot be written.
+        UsageError: ``out`` holds a run and ``resume`` is not set, holds none and it is, holds one of another recipe,
+            or another process trains there; a later stage needs what is not here; or a checkpoint cannot be written.
     """
     process = PartialState(cpu=not torch.accelerator.is_available())
     sharded = sharding.is_wanted()
     on_main(process, sharding.check_settings)
-    on_main(process, lambda: prepare(recipe, out, resume=resume, processes=process.num_processes, sharded=sharded))
-    last = newest(out)
-    step = last[0] if last else 0
+    on_main(process, lambda: check_peft(recipe))
+    on_main(process, lambda: check_folders(recipe))
     with ExitStack() as stack:
+        on_main(process, lambda: stack.enter_context(kept_alone(out)))
+        on_main(process, lambda: prepare(recipe, out, resume=resume, processes=process.num_processes, sharded=sharded))
+        last = newest(out)
+        step = last[0] if last else 0
         main = process.is_main_process
         run = _Run(
             recipe=recipe,
@@ -244,6 +249,9 @@ def _arguments(recipe: Recipe, stage: StageSettings, index: int, out: Path) -> T
         ignore_data_skip=True,  # batches start where they should
         remove_unused_columns=False,
         ddp_find_unused_parameters=False,  # none is: see reach_all
+        # On CPUs a bucket for each weight. DDP fills larger ones anew after its first step, and three processes add up
+        # in an order that comes of where a number stands in its bucket: a resumed run would round otherwise.
+        ddp_bucket_cap_mb=None if torch.accelerator.is_available() else 0,
         disable_tqdm=True,
         report_to=[],
     )
