@@ -2,6 +2,7 @@
 
 import importlib.util
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -206,3 +207,19 @@ def test_a_launcher_that_is_killed_takes_what_it_started_along() -> None:
         process.wait(30)
     gone, alive = psutil.wait_procs([worker], 10)
     assert (gone, alive) == ([worker], [])
+
+
+def test_three_processes_go_on_to_the_last_bit(tmp_path: Path) -> None:
+    """A sum of two is the same in either order; of three it is not."""
+    recipe = write_recipe(tmp_path, save={"every": 1, "keep": 9}, batch={"size": 1})
+    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
+    code, said = finish(launched(recipe, straight, "ddp", processes=3))
+    assert code == 0, said
+    shutil.copytree(straight, resumed)
+    for step in range(2, STEPS + 1):
+        shutil.rmtree(resumed / f"checkpoint-{step}")
+    code, said = finish(launched(recipe, resumed, "ddp", "--resume", processes=3))
+    assert code == 0, said
+    assert figures(resumed) == figures(straight)
+    one, two = ((run / f"checkpoint-{STEPS}" / WEIGHTS).read_bytes() for run in (straight, resumed))
+    assert one == two

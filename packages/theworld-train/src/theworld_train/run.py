@@ -248,10 +248,9 @@ def _arguments(recipe: Recipe, stage: StageSettings, index: int, out: Path) -> T
         save_steps=recipe.save.every,
         ignore_data_skip=True,  # batches start where they should
         remove_unused_columns=False,
-        ddp_find_unused_parameters=False,  # none is: see reach_all
-        # On CPUs a bucket for each weight. DDP fills larger ones anew after its first step, and three processes add up
-        # in an order that comes of where a number stands in its bucket: a resumed run would round otherwise.
-        ddp_bucket_cap_mb=None if torch.accelerator.is_available() else 0,
+        # None is unused: see reach_all. But DDP that does not look sorts gradients anew after its first step, and three
+        # processes then add up in another order: on CPUs, where runs are equal to the last bit, a resumed one would not be.
+        ddp_find_unused_parameters=not torch.accelerator.is_available(),
         disable_tqdm=True,
         report_to=[],
     )
