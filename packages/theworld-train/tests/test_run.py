@@ -22,7 +22,7 @@ from theworld_train.errors import UsageError
 from theworld_train.recipe import Recipe
 from theworld_train.recipe_file import load_recipe
 from theworld_train.run import run_recipe
-from theworld_train.run_folder import kept_alone
+from theworld_train.run_folder import kept_alone, prepare
 
 FORK: Any = multiprocessing.get_context("fork")  # torch is there already, and it has one thread
 
@@ -328,3 +328,15 @@ def test_what_a_later_stage_misses_is_said_first(tmp_path: Path, monkeypatch: py
             tmp_path / "run",
         )
     assert not (tmp_path / "run").exists()
+
+
+def test_a_request_while_the_folder_is_prepared_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(*arguments: Any, **options: Any) -> None:
+        prepare(*arguments, **options)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(module, "prepare", ask)
+    outcome = run_recipe(recipe("stages.0.steps=2"), tmp_path / "run")
+    assert (outcome.step, list((tmp_path / "run").glob("*checkpoint*"))) == (0, [])
+    monkeypatch.undo()
+    assert run_recipe(recipe("stages.0.steps=2"), tmp_path / "run", resume=True).step == 2

@@ -70,6 +70,7 @@ def run_recipe(recipe: Recipe, out: Path, *, resume: bool = False) -> Outcome:
     on_main(process, lambda: check_peft(recipe))
     on_main(process, lambda: check_folders(recipe))
     with ExitStack() as stack:
+        requested = stack.enter_context(stop_requests())
         on_main(process, lambda: stack.enter_context(kept_alone(out)))
         on_main(process, lambda: prepare(recipe, out, resume=resume, processes=process.num_processes, sharded=sharded))
         last = newest(out)
@@ -82,7 +83,7 @@ def run_recipe(recipe: Recipe, out: Path, *, resume: bool = False) -> Outcome:
             sharded=sharded,
             loggers=[stack.enter_context(closing(one)) for one in (open_loggers(recipe, out, step) if main else ())],
             samples=stack.enter_context(closing(Lines(out / SAMPLES, step))) if main else None,
-            requested=stack.enter_context(stop_requests()),
+            requested=requested,
             report=stack.enter_context(bars := Bars(disable=not main)).add(recipe.name),
             say=bars.print,
         )
@@ -248,8 +249,8 @@ def _arguments(recipe: Recipe, stage: StageSettings, index: int, out: Path) -> T
         save_steps=recipe.save.every,
         ignore_data_skip=True,  # batches start where they should
         remove_unused_columns=False,
-        # None is unused: see reach_all. But DDP that does not look sorts gradients anew after its first step, and three
-        # processes then add up in another order: on CPUs, where runs are equal to the last bit, a resumed one would not be.
+        # None is unused: see reach_all. But DDP that does not look sorts gradients anew after its first step. Three
+        # processes then add up in another order, and on CPUs a resumed run has to be equal to the last bit.
         ddp_find_unused_parameters=not torch.accelerator.is_available(),
         disable_tqdm=True,
         report_to=[],
