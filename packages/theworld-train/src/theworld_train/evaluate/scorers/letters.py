@@ -34,11 +34,10 @@ def letters(answer: str, choices: Mapping[str, str]) -> str | None:
     ``None`` where these name several, where letter and text contradict each other, or where there is none.
     """
     text = plain(answer)
-    for part in (". ".join(stated(text)), concluded(text) or ""):
-        if part and (found := _taken(part, choices)):
+    for parts in (stated(text), [concluded(text) or ""], [text]):
+        if found := {letter for part in parts for letter in _taken(part, choices)}:
             return found.pop() if len(found) == 1 else None
-    found = _taken(text, choices)
-    return found.pop() if len(found) == 1 else None
+    return None
 
 
 def _taken(text: str, choices: Mapping[str, str]) -> set[str]:

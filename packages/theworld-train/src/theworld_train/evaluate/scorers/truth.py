@@ -28,7 +28,7 @@ _AFTER_NO = re.compile(
 )
 _NOUNS = re.compile(r"(?:answer|option|choice|statement|response|way|doubt|problem|one|idea|need)s?", re.IGNORECASE)
 _PREDICATE = re.compile(
-    rf"\b(?:is|are|was|be|it's|that's)\s+(?:\w+ly\s+)?(?P<not>not\s+)?(?:\w+ly\s+)?(?P<word>{_YES}|{_NO}|accurate|inaccurate)"
+    rf"\b(?:is|are|was|be|it's|that's)\s+(?:(?:\w+ly|indeed|also|still)\s+)?(?P<not>not\s+)?(?:\w+ly\s+)?(?P<word>{_YES}|{_NO}|accurate|inaccurate)"
     r"(?=\s*(?:$|[.,;:!?\n)\"']|because\b|since\b|as\b|for\b|given\b|in\s+(?:the|this)\b))",
     re.IGNORECASE,
 )
