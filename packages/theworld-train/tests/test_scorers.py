@@ -118,6 +118,10 @@ LETTERS = {
     "It could be A. It could be B.": None,
     "(A) B is closer": None,
     "Not A": None,
+    "A is not closer": None,
+    "(A) is wrong, (B) is right": None,
+    "A is closer? No, B is closer": None,
+    "Which one? B": "B",
     "It is not A": None,
     "It is not A, it is B": None,
     "I do not think that A is closer": None,
@@ -302,6 +306,9 @@ TRUTH = {
     "I can't tell": None,
     "It is unclear whether this is correct.": None,
     "It might be true": None,
+    "It is not the case that it is true": None,
+    "It is hardly true": None,
+    "It is partly true.": None,
     "It could be false.": None,
     "If it is true, the cat is left": None,
     "It would be true if the cat were left.": None,
@@ -431,6 +438,12 @@ QUANTITY = {
     "three quarters of a mile": 1207.008,
     "two thirds of a metre": 2 / 3,
     "one metre": 1,
+    "a metre and a half": 1.5,
+    "an inch and a half": 1.5 * INCH,
+    "2 feet and a half": 2.5 * FOOT,
+    "one-half inch": 0.5 * INCH,
+    "one half of a metre": 0.5,
+    "one and a half feet": 1.5 * FOOT,
     "two meters": 2,
     "two and a half meters": 2.5,
     "twenty-five centimetres": 0.25,
@@ -519,6 +532,8 @@ QUANTITY = {
     "5 m^2": None,
     "2 x 3 m": None,
     "2 m x 3 m": None,
+    "5 m x 3": None,
+    "2 in by 3 in": None,
     "2 by 3 m": None,
     "-5 m": None,
     "−5 m": None,
@@ -852,5 +867,8 @@ def test_dress_changes_nothing() -> None:
 )
 def test_long_answers_take_no_long_time(text: str) -> None:
     start = time.perf_counter()
-    truth(text), letters(text, CLOSER), quantity(text), clock(text), relation(text, "left", (0, 1))
+    for read in (truth, quantity, clock):
+        read(text)
+    letters(text, CLOSER)
+    relation(text, "left", (0, 1))
     assert time.perf_counter() - start < 2
