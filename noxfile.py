@@ -182,7 +182,7 @@ def gpu_integration(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def lmms_eval(session: nox.Session) -> None:
-    """The plug-in for lmms-eval, with lmms-eval itself: of its fifty dependencies only what it imports to run a task."""
+    """The plug-in for lmms-eval, with lmms-eval itself, and of its fifty dependencies only what a task imports."""
     install(session, list(PACKAGES), *test_groups(["train"]))
     session.install(*CONSTRAINTS, *LMMS_EVAL_IMPORTS)
     session.install("--no-deps", LMMS_EVAL)

@@ -85,7 +85,7 @@ def test_a_table_by_family_and_a_folder(theworld: Run, tmp_path: Path, adapter: 
     assert "score" in said  # the running one, beside the bar
     title, _, header, easy, hard, both, _, records = printed.splitlines()
     assert title == "clips, arm on, by likelihood"
-    assert header.split() == "family score 95 % interval n groups chance unreadable errors".split()
+    assert header.split() == ["family", "score", "95", "%", "interval", "n", "groups", "chance", "unreadable", "errors"]
     kept = read_records(out)
     right = sum(record.score or 0 for record in kept[:5])
     assert easy.split()[:3] == ["easy", f"{100 * right / 5:.1f}", "%"]

@@ -28,7 +28,7 @@ Pair = tuple[TheWorldForConditionalGeneration, TheWorldProcessor]
 REAL = importlib.util.find_spec("lmms_eval") is not None
 
 
-class lmms(abc.ABC):  # noqa: N801  # its name there
+class lmms(abc.ABC):
     """Stand-in: what the base class has that models use."""
 
     is_simple: bool = True

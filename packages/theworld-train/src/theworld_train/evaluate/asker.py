@@ -154,8 +154,8 @@ def positions(attention_mask: Int[Tensor, "b l"]) -> Int[Tensor, "b l"]:
 
 
 def score(logits: Tensor, answers: Sequence[Int[Tensor, " _"]]) -> tuple[Tensor, Tensor]:
-    """Of each row's answer: the sum of its tokens' log-probabilities in float32, and whether each token is the likeliest
-    at its place; both ``[b]``.
+    """Of each row's answer: the sum of its tokens' log-probabilities in float32, and whether each of them is the
+    likeliest at its place; both ``[b]``.
 
     Args:
         logits: at the last positions, at least one more than the longest answer has tokens, ``[b, k, v]``.
