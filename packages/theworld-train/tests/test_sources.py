@@ -349,11 +349,10 @@ def test_a_cache_that_cannot_be_used(tmp_path: Path, pair) -> None:
 
 
 def test_clips_of_a_group_are_held_out_together(pair) -> None:
-    data = DataSettings.model_validate(
-        {"sources": [{"kind": "micro-world", "groups": 4}], "holdout": 0.5, "workers": 0}
-    )
+    source = {"kind": "micro-world", "groups": 8, "families": ["direction/free", "faster/free"]}
+    data = DataSettings.model_validate({"sources": [source], "holdout": 0.5, "workers": 0})
     held = {one.group for one in held_out(data, pair[1], 200)}
-    every = {one.group for one in examples(opened(kind="micro-world", groups=4))}
+    every = {one.group for one in examples(opened(**source))}
     assert 0 < len(held) < len(every)
     kept = next(load(Batches(data, BatchSettings(size=8), pair[1], seed=0)))["keys"]
-    assert not {one.key for one in examples(opened(kind="micro-world", groups=4)) if one.group in held} & set(kept)
+    assert not {one.key for one in examples(opened(**source)) if one.group in held} & set(kept)
