@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -247,6 +248,13 @@ def test_off_where_the_world_branch_alone_is_trained_is_the_base_itself() -> Non
 def test_what_is_wrong_with_a_plan_is_said(change: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         load_plan("micro-world", [change])
+
+
+def test_a_process_that_was_ended_is_said_in_a_line() -> None:
+    future: Future[Any] = Future()
+    future.set_exception(BrokenProcessPool())
+    with pytest.raises(UsageError, match="Give the same command again"):
+        ablation._wait([future])
 
 
 def test_what_no_task_asks_about_cannot_be_summed_up(tmp_path: Path) -> None:
