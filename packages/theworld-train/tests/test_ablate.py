@@ -259,7 +259,7 @@ def test_a_process_that_was_ended_is_said_in_a_line() -> None:
 
 def test_what_no_task_asks_about_cannot_be_summed_up(tmp_path: Path) -> None:
     plan = load_plan("micro-world", [*SMALL, "sums={motion: [direction/fre]}"])
-    with pytest.raises(UsageError, match="sums.motion has 'direction/fre'.*They ask: direction/free, shape/free"):
+    with pytest.raises(UsageError, match=r"sums\.motion has 'direction/fre'.*They ask: direction/free, shape/free"):
         run_ablation(plan, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
