@@ -368,6 +368,6 @@ def test_errors_are_left_out_of_all_arms(tmp_path: Path) -> None:
 
 
 def test_the_same_takes_questions_enough() -> None:
-    few = Paired(difference=0, low=-0.3, high=0.3, p=1, groups=10)
-    assert judge(few, 1, (-1, 1), level=0.01, margin=0.05) == "open"
-    assert judge(replace(few, low=-0.01, high=0.02), 1, (-1, 1), level=0.01, margin=0.05) == "same"
+    few = Paired(difference=0.0, low=-0.3, high=0.3, p=1.0, groups=10)
+    assert judge(few, 1.0, (-1.0, 1.0), level=0.01, margin=0.05) == "open"
+    assert judge(replace(few, low=-0.01, high=0.02), 1.0, (-1.0, 1.0), level=0.01, margin=0.05) == "same"
