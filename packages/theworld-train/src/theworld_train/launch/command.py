@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from theworld_train.errors import UsageError
 
-Strategy = Literal["ddp", "fsdp2"]
+Strategy = Literal["ddp", "fsdp2", "fsdp2_offload"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,8 @@ class Launch:
     strategy: Strategy = "ddp"
     nodes: int = 1
     processes: int = 1
+    restarts: int = 0
+    """How often processes that failed are started again, from the newest checkpoint."""
     arguments: tuple[str, ...] = ()
     """Further ones of ``theworld train``."""
 
@@ -46,8 +48,14 @@ def accelerate_command(launch: Launch, *, rank: int | None, address: str | None,
             if value is None:
                 raise UsageError(f"--nodes is {launch.nodes}, and {option} is missing. Give it, or set {variable}.")
         where += ["--machine_rank", str(rank), "--main_process_ip", str(address)]
+    if launch.restarts:
+        where += ["--max_restarts", str(launch.restarts)]
+        if launch.nodes > 1:  # a machine that comes back has to be able to join again
+            where += ["--rdzv_backend", "c10d"]
     numbers = ["--num_machines", str(launch.nodes), "--num_processes", str(launch.nodes * launch.processes)]
     train = ["-m", "theworld_train", "train", launch.recipe, "--out", str(launch.out), *launch.arguments]
+    if launch.restarts and "--resume" not in launch.arguments:
+        train.append("--resume-if-begun")
     return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), *numbers, *where, *train]
 
 
@@ -55,4 +63,6 @@ def launch_command(launch: Launch) -> list[str]:
     """``theworld launch`` with everything but rank, address and port, which a machine finds in its environment."""
     options = ["--out", str(launch.out), "--strategy", launch.strategy]
     options += ["--nodes", str(launch.nodes), "--processes-per-node", str(launch.processes)]
+    if launch.restarts:
+        options += ["--max-restarts", str(launch.restarts)]
     return [sys.executable, "-m", "theworld_train", "launch", launch.recipe, *options, "--", *launch.arguments]
