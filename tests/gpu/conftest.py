@@ -1,7 +1,7 @@
-"""What the placement tests run on: the accelerators of the machine, else CPU processes in their place; and which it was.
+"""What the placement tests run on: accelerators, else CPU processes in their place; and which of the two it was.
 
-``THEWORLD_PLACEMENT`` names one placement, whose tests alone are then run. ``THEWORLD_REQUIRE_GPUS=n`` makes it an error
-that there are fewer.
+``THEWORLD_PLACEMENT`` names one placement, whose tests alone are then run. ``THEWORLD_REQUIRE_GPUS=n`` makes it an
+error that there are fewer.
 """
 
 import importlib.util

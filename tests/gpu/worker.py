@@ -44,7 +44,9 @@ def main(folder: Path, placement: str) -> None:
     on_cpu = not torch.accelerator.is_available()
     encoder, language = homes(placed, "model.world_encoder."), homes(placed, "model.language_model.")
     if placement == "split":
-        assert encoder and language and not encoder & language, (encoder, language)
+        assert encoder
+        assert language
+        assert not encoder & language
         assert set(placed.hf_device_map.values()) >= ({"cpu", "disk"} if on_cpu else {0})
     else:
         assert encoder == language == ({"cpu"} if on_cpu else {f"{torch.accelerator.current_accelerator()}:0"})

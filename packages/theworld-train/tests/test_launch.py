@@ -82,7 +82,8 @@ def test_what_may_be_started_again_can_go_on(theworld: Run) -> None:
     command = ("launch", "smoke", "--processes-per-node", "1", "--main-address", "first", "--main-port", "29")
     restarts = ("--machine-rank", "1", "--max-restarts", "3", "--dry-run")
     for nodes, rendezvous in (("1", "static"), ("2", "c10d")):
-        given = launch_command_parser().parse_args(shlex.split(theworld(*command, "--nodes", nodes, *restarts)[1])[3:])
+        words = shlex.split(theworld(*command, "--nodes", nodes, *restarts)[1])
+        given = launch_command_parser().parse_args(words[words.index("accelerate.commands.launch") + 1 :])
         assert (given.max_restarts, given.rdzv_backend) == (3, rendezvous)
         assert given.training_script_args[-1] == "--resume-if-begun"
     assert theworld(*command, *restarts, "--", "--resume")[1].endswith(" --resume\n")

@@ -8,6 +8,8 @@ from typing import Literal, get_args
 
 from theworld_train.errors import UsageError
 
+_STORES = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
+"""Else a machine that comes back waits for an address that torch tells once, at the first rendezvous."""
 Strategy = Literal["ddp", "fsdp2", "fsdp2_offload"]
 
 
@@ -38,6 +40,7 @@ def accelerate_command(launch: Launch, *, rank: int | None, address: str | None,
         UsageError: there are several machines, and one of the three is not known.
     """
     config = files("theworld_train") / "launch" / f"{launch.strategy}.yaml"
+    environment: list[str] = []
     where: list[str] = ["--main_process_port", "0" if port is None else str(port)]  # 0: any free one
     if launch.nodes > 1:
         for option, variable, value in (
@@ -52,11 +55,13 @@ def accelerate_command(launch: Launch, *, rank: int | None, address: str | None,
         where += ["--max_restarts", str(launch.restarts)]
         if launch.nodes > 1:  # a machine that comes back has to be able to join again
             where += ["--rdzv_backend", "c10d"]
+            environment = ["env", _STORES]
     numbers = ["--num_machines", str(launch.nodes), "--num_processes", str(launch.nodes * launch.processes)]
     train = ["-m", "theworld_train", "train", launch.recipe, "--out", str(launch.out), *launch.arguments]
     if launch.restarts and "--resume" not in launch.arguments:
         train.append("--resume-if-begun")
-    return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), *numbers, *where, *train]
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+    return [*environment, *launcher, *numbers, *where, *train]
 
 
 def launch_command(launch: Launch) -> list[str]:
