@@ -38,7 +38,9 @@ def table(count: StepCount, strategies: tuple[str, ...]) -> Iterator[str]:
             found = plan(count, cluster)
             gigabytes, (low, high) = found.total_memory / 1e9, found.seconds
             fits = f"{gigabytes:.1f}" if gigabytes <= room else f"*{gigabytes:.1f}*"
-            cells.append(f" {fits} | {low:.2f} to {high:.2f} | {found.examples / high:,.0f} to {found.examples / low:,.0f} |")
+            cells.append(
+                f" {fits} | {low:.2f} to {high:.2f} | {found.examples / high:,.0f} to {found.examples / low:,.0f} |"
+            )
         yield f"| {gpus:,} |" + "".join(cells)
 
 
