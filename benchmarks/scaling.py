@@ -1,7 +1,7 @@
 """Memory and time of a step for Gemma 3 4B, 12B and 27B on 1 to 1,024 devices: `python benchmarks/scaling.py`, minutes.
 
-Arithmetic by `theworld_train.estimate`, printed as the tables of benchmarks/results/scaling.md: one step of each size is
-counted on tensors without values, and planned for each number of devices. No weights and no accelerator are needed.
+Arithmetic by `theworld_train.estimate`, printed as the tables of benchmarks/results/scaling.md: one step of each size
+is counted on tensors without values, and planned for each number of devices. It needs no weights and no accelerator.
 """
 
 from collections.abc import Iterator
@@ -49,8 +49,8 @@ def main() -> None:
     print("Made by `python benchmarks/scaling.py`. Nothing here was measured on an accelerator.\n")
     print(
         f"{DEVICE.upper()} with {ACCELERATORS[DEVICE].memory:g} GB, {UTILISATION:.0%} of its peak, {BANDWIDTH:g} GB/s "
-        "sent by each; 8 examples on every device, activations computed again. Seconds: if all sending is hidden behind "
-        "arithmetic, and if none is. What does not fit is in italics."
+        "sent by each; 8 examples on every device, activations computed again. Seconds: if all sending is hidden "
+        "behind arithmetic, and if none is. What does not fit is in italics."
     )
     kinds = (
         ("projector alone", "align-projector", 0, ("ddp", "fsdp2")),
