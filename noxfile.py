@@ -22,6 +22,7 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # the models are toys: more threads take longer, and change the last bits of sums
     "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_FP16",  # some virtual machines announce AMX, and bf16 then dies on it
 }
+PLACEMENTS = ("single", "split", "ddp2", "fsdp2", "fsdp2_offload")  # tests/gpu says what each runs on
 MAX_LINES = 400
 LMMS_EVAL = "lmms-eval==0.7.3"
 LMMS_EVAL_IMPORTS = ("evaluate", "loguru", "numexpr", "python-dotenv", "pytz", "sacrebleu", "scikit-learn")
@@ -174,9 +175,11 @@ def ablate(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
-def gpu_integration(session: nox.Session) -> None:
-    """Placements and training on every accelerator here, else on two CPU processes; THEWORLD_REQUIRE_GPUS=n insists."""
+@nox.parametrize("placement", [nox.param(placement, id=placement) for placement in PLACEMENTS])
+def gpu_integration(session: nox.Session, placement: str) -> None:
+    """A placement on every accelerator here, else on the CPU and two processes; THEWORLD_REQUIRE_GPUS=n insists."""
     install(session, list(PACKAGES), *test_groups(list(PACKAGES)))
+    session.env["THEWORLD_PLACEMENT"] = placement
     run_pytest(session, list(PACKAGES), "tests/gpu")
 
 

@@ -4,30 +4,35 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file
 
 LIMIT = 400
 """Seconds that a launch may take, on a machine that does much else; it is here to end what hangs."""
+BETA1 = 0.9
+"""A recipe's default."""
 THEWORLD = (sys.executable, "-m", "theworld_train")
 
 
-def write_recipe(folder: Path, **fields: Any) -> Path:
+def write_recipe(folder: Path, *, rows: int = 24, **fields: Any) -> Path:
     """A toy recipe in float32; every second row is words alone, so that one of two processes never has a picture."""
-    rows = []
-    for number in range(24):
+    lines = []
+    for number in range(rows):
         Image.new("RGB", (48, 48), (10 * number, 250 - 10 * number, 90)).save(folder / f"{number}.png")
         text = {"type": "text", "text": f"What is number {number}?"}
         content = [text] if number % 2 else [{"type": "image", "image": f"{number}.png"}, text]
         answer = [{"type": "text", "text": f"number {number}"}]
-        rows.append({"messages": [{"role": "user", "content": content}, {"role": "assistant", "content": answer}]})
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        lines.append({"messages": [{"role": "user", "content": content}, {"role": "assistant", "content": answer}]})
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines), encoding="utf-8")
     data = {"sources": [{"kind": "chat", "path": str(folder / "rows.jsonl")}], "workers": 0, "shuffle": 1}
     parts = {
         "world_projector": {},
@@ -82,6 +87,39 @@ def figures(run: Path) -> list[dict[str, float]]:
     file = run / "log.jsonl"
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     return [{name: value for name, value in json.loads(line).items() if "_per_" not in name} for line in lines]
+
+
+def wait_for(process: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
+    """Until something is so; the process has to be there all the time."""
+    end = time.monotonic() + LIMIT
+    while not reached():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The processes of a launch that train."""
+    [launcher] = psutil.Process(process.pid).children()
+    return [one for one in launcher.children() if "theworld_train" in one.cmdline()]
+
+
+def gradients(run: Path, step: int) -> list[torch.Tensor]:
+    """What the optimiser was given at a step, for each trained parameter, as its first moments tell; clipped."""
+    before = _moments(run / f"checkpoint-{step - 1}") if step > 1 else None
+    return [
+        (moment - (BETA1 * before[index] if before else 0)) / (1 - BETA1)
+        for index, moment in enumerate(_moments(run / f"checkpoint-{step}"))
+    ]
+
+
+def _moments(checkpoint: Path) -> list[torch.Tensor]:
+    if (checkpoint / "optimizer.pt").is_file():
+        state = torch.load(checkpoint / "optimizer.pt", weights_only=True)["state"]
+        return [state[index]["exp_avg"].cpu() for index in sorted(state)]
+    parts = [load_file(file) for file in sorted(checkpoint.glob("optimizer-*.safetensors"))]
+    keys = sorted({key for part in parts for key in part if key.endswith(".exp_avg")}, key=lambda key: int(key[:-8]))
+    return [torch.cat([part[key] for part in parts if key in part]) for key in keys]
 
 
 def _environment() -> dict[str, str]:

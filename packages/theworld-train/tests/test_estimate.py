@@ -1,7 +1,11 @@
 """Estimates are held against what a real step allocates and computes."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -139,3 +143,36 @@ def test_what_does_not_fit_is_an_error(theworld: Any, monkeypatch: pytest.Monkey
     told = theworld("estimate", "smoke")
     assert told.code == 2
     assert "Lower batch.size" in told.err
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [("batch.size=8", ALL), ("model.dtype=bfloat16", "batch.size=1", ALL)],
+    ids=["activations", "weights"],
+)
+def test_memory_of_a_process_of_two_is_within_a_tenth_of_what_is_allocated(
+    changes: tuple[str, ...], folders: Any
+) -> None:
+    """Where activations are most of it, and where weights and gradients that are gathered and summed are."""
+    worker = Path(__file__).with_name("sharded_memory.py")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(worker)]
+    settings = ["stages.0.data.workers=0", "stages.0.data.holdout=0", "eval=null", *changes]
+    sharded = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launcher, str(folders[0].parent), *settings],
+        env={**os.environ, **sharded},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout.splitlines()[-1])
+    recipe = load_recipe("smoke", settings)
+    labelled = round(facts["labelled"] / (recipe.batch.size or 1))
+    count = count_step(recipe, geometry=Geometry(frames=9, text_tokens=facts["tokens"] - 27 - 16, labelled=labelled))
+    found = plan(count, Cluster(gpus=2, strategy="fsdp2"))
+    held = found.memory["weights, whole"] + found.memory["weights, this share"]
+    assert held == pytest.approx(facts["rests"], rel=1e-3)
+    step = found.total_memory - held - found.memory["moments, this share"]  # moments come with the optimiser
+    assert step == pytest.approx(facts["allocated"], rel=0.1)

@@ -38,7 +38,7 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(variable, raising=False)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2", "fsdp2_offload"])
 def test_a_dry_run_prints_a_command_that_accelerate_takes(theworld: Run, tmp_path: Path, strategy: str) -> None:
     out = tmp_path / "a run"
     shape = ("--strategy", strategy, "--nodes", "3", "--processes-per-node", "8", "--main-address", "first.node")
@@ -80,6 +80,20 @@ def test_several_machines_find_each_other_by_the_environment(theworld: Run, monk
     assert (given.machine_rank, given.main_process_ip, given.main_process_port) == (1, "first", 29)
 
 
+def test_what_may_be_started_again_can_go_on(theworld: Run) -> None:
+    command = ("launch", "smoke", "--processes-per-node", "1", "--main-address", "first", "--main-port", "29")
+    restarts = ("--machine-rank", "1", "--max-restarts", "3", "--dry-run")
+    for nodes, rendezvous in (("1", "static"), ("2", "c10d")):
+        words = shlex.split(theworld(*command, "--nodes", nodes, *restarts)[1])
+        given = launch_command_parser().parse_args(words[words.index("accelerate.commands.launch") + 1 :])
+        assert (given.max_restarts, given.rdzv_backend) == (3, rendezvous)
+        assert given.training_script_args[-1] == "--resume-if-begun"
+    assert theworld(*command, *restarts, "--", "--resume")[1].endswith(" --resume\n")
+    script = theworld("launch", "smoke", "--processes-per-node", "1", "--slurm", *restarts[2:])[1]
+    assert "--max-restarts 3" in script
+    assert "resume-if-begun" not in theworld(*command, "--dry-run")[1]
+
+
 def test_a_job_script_is_bash_and_is_only_printed(theworld: Run, tmp_path: Path) -> None:
     out = tmp_path / "it's a run"
     shape = ("--nodes", "2", "--processes-per-node", "8", "--time", "1-12", "--partition", "big,small")
@@ -108,7 +122,7 @@ def test_a_job_script_is_bash_and_is_only_printed(theworld: Run, tmp_path: Path)
     ("arguments", "message"),
     [
         (("smok",), "there is no recipe called 'smok'."),
-        (("smoke", "--strategy", "fsdp"), "--strategy is 'fsdp'. Give one of ddp, fsdp2."),
+        (("smoke", "--strategy", "fsdp"), "--strategy is 'fsdp'. Give one of ddp, fsdp2, fsdp2_offload."),
         (("smoke", "--partition", "big"), "--partition is big, without --slurm."),
         (("smoke", "--slurm", "--partition", "big\n#SBATCH --x"), "--partition is 'big\\n#SBATCH --x'."),
         (("smoke", "--slurm", "--time", "4h"), "--time is '4h'."),
@@ -130,7 +144,8 @@ def test_without_sbatch_the_script_stays(theworld: Run, tmp_path: Path, monkeypa
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_recipe(tmp_path_factory.mktemp("recipe"))
+    """One process of two sees words alone; every step leaves its gradients behind."""
+    return write_recipe(tmp_path_factory.mktemp("recipe"), save={"every": 1, "keep": 99})
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +165,12 @@ def assert_alike(run: Path, other: Path) -> None:
         torch.testing.assert_close(two[name], tensor, atol=1e-5, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
     for figure, same in zip(figures(run), figures(other), strict=True):
         assert same == pytest.approx(figure, rel=1e-5)
+    for step in range(1, STEPS + 1):
+        gradients = [launching.gradients(folder, step) for folder in (run, other)]
+        assert len(gradients[0]) == len(one)
+        assert step == 1 or all(gradient.any() for gradient in gradients[0])  # LoRA's first factors start at zero
+        for gradient, same in zip(*gradients, strict=True):  # clipped to a norm of 1, which the figures have
+            torch.testing.assert_close(same, gradient, atol=1e-6, rtol=0)
 
 
 def test_two_replicas_train_as_one_process_that_accumulates_twice_as_much(
@@ -174,11 +195,18 @@ def test_two_replicas_train_as_one_process_that_accumulates_twice_as_much(
     }
 
 
-def test_weights_that_are_dealt_out_train_as_replicas_do(recipe: Path, ddp: Path, tmp_path: Path) -> None:
-    code, said = finish(launched(recipe, tmp_path / "run", "fsdp2"))
+@pytest.fixture(scope="module")
+def fsdp2(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, dealt out over two processes. Not to be changed."""
+    out = tmp_path_factory.mktemp("fsdp2") / "run"
+    code, said = finish(launched(recipe, out, "fsdp2"))
     assert code == 0, said
-    assert_alike(ddp, tmp_path / "run")
-    checkpoint = tmp_path / "run" / f"checkpoint-{STEPS}"
+    return out
+
+
+def test_weights_that_are_dealt_out_train_as_replicas_do(ddp: Path, fsdp2: Path) -> None:
+    assert_alike(ddp, fsdp2)
+    checkpoint = fsdp2 / f"checkpoint-{STEPS}"
     model, _ = load_adapter(checkpoint)  # whole, on the bases by whose fingerprints it was saved
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert trained == load_file(checkpoint / WEIGHTS).keys()
@@ -223,3 +251,44 @@ def test_three_processes_go_on_to_the_last_bit(tmp_path: Path) -> None:
     assert figures(resumed) == figures(straight)
     one, two = ((run / f"checkpoint-{STEPS}" / WEIGHTS).read_bytes() for run in (straight, resumed))
     assert one == two
+
+
+def test_a_killed_process_ends_the_launch_and_the_run_goes_on_exactly(
+    recipe: Path, fsdp2: Path, tmp_path: Path
+) -> None:
+    command, run = launched(recipe, tmp_path / "run", "fsdp2"), tmp_path / "run"
+    with launching.running(command) as process:
+        launching.wait_for(process, lambda: len(figures(run)) >= 2)
+        launching.workers(process)[-1].kill()
+        since = time.monotonic()
+        _, said = process.communicate(timeout=launching.LIMIT)
+    assert time.monotonic() - since < 60
+    assert process.returncode != 0
+    assert "theworld launch: the processes ended with exit code 1" in said
+    assert "Signal 9 (SIGKILL)" in said
+    assert not (run / f"checkpoint-{STEPS}").exists()
+    code, said = finish([*command, "--resume"])
+    assert code == 0, said
+    assert figures(run) == figures(fsdp2)
+    one, two = (load_file(folder / f"checkpoint-{STEPS}" / WEIGHTS) for folder in (run, fsdp2))
+    assert all(torch.equal(one[name], two[name]) for name in one | two)
+
+
+def test_uneven_data_ends_all_processes_together(tmp_path: Path) -> None:
+    """Five rows for two processes, seen several times."""
+    recipe = write_recipe(tmp_path, rows=5)
+    code, said = finish(launched(recipe, tmp_path / "run", "ddp"))
+    assert code == 0, said
+    ranks = [read_progress(tmp_path / "run" / "checkpoint-4", rank) for rank in (0, 1)]
+    assert [rank["examples"] for rank in ranks] == [8, 8]
+
+
+def test_a_process_without_any_usable_data_ends_all(tmp_path: Path) -> None:
+    """While the other waits for its gradients."""
+    recipe = write_recipe(tmp_path, rows=6)
+    for number in (0, 2, 4):
+        (tmp_path / f"{number}.png").unlink()
+    skip = ("--set", "stages.0.data.on_broken=skip")
+    code, said = finish(launched(recipe, tmp_path / "run", "ddp", *skip))
+    assert code != 0
+    assert "theworld: two passes over the data gave no batch" in said

@@ -113,7 +113,7 @@ def load_adapter(
         revision: branch, tag or commit of that repository; all files are then of one commit.
         vlm, world: where the bases lie now, if no longer where they were; they have to be the same ones. Those that
             lie beside the adapter, in the folder around it, are found though that folder was moved.
-        dtype, device_map: as in ``from_pretrained``.
+        dtype, device_map: as in ``assemble``.
 
     Raises:
         CheckpointError: there is no adapter, or a pickle; a name or shape differs; or a base is another one.

@@ -18,6 +18,7 @@ from theworld_fusion.configuration_theworld import TheWorldConfig, WorldEncoderC
 from theworld_fusion.errors import CheckpointError
 from theworld_fusion.hub import commit_of
 from theworld_fusion.modeling_theworld import TheWorldForConditionalGeneration
+from theworld_fusion.placement import accept_any_device, resolve
 from theworld_fusion.processing_theworld import TheWorldProcessor
 from theworld_tokens import TokenLayout
 
@@ -73,11 +74,13 @@ def assemble(
         encoder_settings: the encoder's own, e.g. ``{"block": 20, "noise_level": 0.0}`` of ``wan21-dit``.
         num_frames: frames that the processor samples from a video file.
         revision, world_revision: commits or tags of the two, on the hub.
-        dtype, device_map: as in ``from_pretrained``.
+        dtype: as in ``from_pretrained``.
+        device_map: as there, or the name of a placement that keeps all weights in memory, e.g. ``split`` over
+            accelerators.
         overrides: fields of ``TheWorldConfig``, e.g. ``world_tokens_per_item=256``.
 
     Raises:
-        CheckpointError: ``vlm`` is no Gemma 3 checkpoint, or its weights do not fill the model.
+        CheckpointError: ``vlm`` is no Gemma 3 checkpoint, or its weights do not fill the model, or do not fit.
         EncoderError: the encoder is unknown or ``world`` is not its checkpoint.
         ValueError: an override is unknown (the message has the nearest known name), or differs from what the parts say.
     """
@@ -106,9 +109,10 @@ def assemble(
         raise CheckpointError(
             f"{vlm} has {rows} embedding rows, but world tokens need row {highest}. Use a Gemma 3 VLM with spare rows."
         )
+    places = resolve(device_map, config, dtype)
     with _no_load_report():
         model, info = TheWorldForConditionalGeneration.from_pretrained(
-            vlm, config=config, revision=revision, dtype=dtype, device_map=device_map, output_loading_info=True
+            vlm, config=config, revision=revision, dtype=dtype, device_map=places, output_loading_info=True
         )
     if any(parameter.is_meta for parameter in model.parameters()):
         raise CheckpointError(
@@ -118,6 +122,7 @@ def assemble(
     check_loading(vlm, info, new=("model.world_encoder.", *NEW_MODULES))
     if config.world_fusion != "none":
         _fill_world(model, world_encoder)
+    accept_any_device(model, device_map)
     model.assembly = Assembly(
         vlm=str(vlm),
         world=None if world is None else str(world),

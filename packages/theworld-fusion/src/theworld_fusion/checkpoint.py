@@ -10,8 +10,10 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig
 
 from theworld_encoders.errors import first_line
+from theworld_fusion.configuration_theworld import TheWorldConfig
 from theworld_fusion.errors import CheckpointError
 from theworld_fusion.modeling_theworld import TheWorldForConditionalGeneration
+from theworld_fusion.placement import accept_any_device, resolve
 from theworld_fusion.processing_theworld import TheWorldProcessor
 
 _HINT = "Give a TheWorld checkpoint, or build one from two others with assemble(vlm, world)."
@@ -26,17 +28,23 @@ def load_model(
 ) -> TheWorldForConditionalGeneration:
     """A whole model from a folder or hub id.
 
+    Args:
+        device_map: as in ``from_pretrained``, or the name of a placement: ``single``, ``split`` or ``offload``.
+
     Raises:
-        CheckpointError: there is no such checkpoint, it is of another kind, or some of its weights are not there.
+        CheckpointError: there is no such checkpoint, it is of another kind, some of its weights are not there, or they
+            do not fit where ``device_map`` puts them.
     """
-    read_config(source, "theworld", _HINT, revision)
+    config = TheWorldConfig.from_dict(read_config(source, "theworld", _HINT, revision))
+    places = resolve(device_map, config, dtype)
     try:
         model, info = TheWorldForConditionalGeneration.from_pretrained(
-            source, revision=revision, dtype=dtype, device_map=device_map, output_loading_info=True
+            source, revision=revision, dtype=dtype, device_map=places, output_loading_info=True
         )
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{source} has no readable weights ({first_line(error)}). Fetch it again.") from error
     check_loading(source, info)
+    accept_any_device(model, device_map)
     return model
 
 

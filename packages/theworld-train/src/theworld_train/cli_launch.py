@@ -2,6 +2,7 @@
 
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,11 @@ def launch(
         Path | None, typer.Option(help="Folder of the run, which all machines see; default: runs/ and its name.")
     ] = None,
     strategy: Annotated[
-        str, typer.Option(help="ddp: the whole model in every process; fsdp2: dealt out over the processes.")
+        str,
+        typer.Option(
+            help="ddp: the whole model in every process; fsdp2: dealt out over the processes; fsdp2_offload: and "
+            "resting in the machine's memory."
+        ),
     ] = "ddp",
     nodes: Annotated[int, typer.Option(help="Machines.", min=1)] = 1,
     processes_per_node: Annotated[
@@ -37,6 +42,14 @@ def launch(
     main_port: Annotated[
         int | None, typer.Option(help="A port that is free there; alone: any.", envvar="MASTER_PORT", min=1, max=65535)
     ] = None,
+    max_restarts: Annotated[
+        int,
+        typer.Option(
+            help="How often processes of which one failed, or whose machine went and came back, are started again from "
+            "the newest checkpoint.",
+            min=0,
+        ),
+    ] = 0,
     slurm: Annotated[bool, typer.Option("--slurm", help="Write a job script into --out and submit it.")] = False,
     time: Annotated[
         str, typer.Option(help="With --slurm: how long a job may last; it goes on in the next one.")
@@ -67,6 +80,7 @@ def launch(
         strategy=strategy,  # pyright: ignore[reportArgumentType]  # it checks
         nodes=nodes,
         processes=processes_per_node or _accelerators(insist=slurm),
+        restarts=max_restarts,
         arguments=tuple(arguments or ()),
     )
     if slurm:
@@ -91,8 +105,16 @@ def launch(
         print(shlex.join(command))
         return
     from theworld_train.launch.supervise import supervise
+    from theworld_train.run_folder import RECIPE
 
-    raise typer.Exit(supervise(command))
+    code = supervise(command)
+    if code and (job.out / RECIPE).is_file():
+        print(
+            f"theworld launch: the processes ended with exit code {code}; what they said is above. To go on from the "
+            "newest checkpoint, give the same command with -- --resume.",
+            file=sys.stderr,
+        )
+    raise typer.Exit(code)
 
 
 def _accelerators(*, insist: bool) -> int:

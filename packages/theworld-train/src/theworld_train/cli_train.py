@@ -25,6 +25,9 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out where its last checkpoint is.")
     ] = False,
+    resume_if_begun: Annotated[
+        bool, typer.Option("--resume-if-begun", help="The same if --out holds a run; else start it.")
+    ] = False,
     print_only: Annotated[
         bool, typer.Option("--print", help="Print the recipe with every field, check it, and train nothing.")
     ] = False,
@@ -44,7 +47,7 @@ def train(
     """
     from theworld_train.recipe_file import dump_recipe, load_recipe, shipped
 
-    if recipe is None and (changes or out or resume or print_only):
+    if recipe is None and (changes or out or resume or resume_if_begun or print_only):
         raise UsageError(f"there is no recipe to train. Give one: {', '.join(shipped())}, or the path of a YAML file.")
     if recipe is None or list_only:
         _list(shipped())
@@ -58,7 +61,7 @@ def train(
     from theworld_train.run import run_recipe
 
     out = out or Path("runs") / loaded.name
-    outcome = run_recipe(loaded, out, resume=resume)
+    outcome = run_recipe(loaded, out, resume=resume or ("if begun" if resume_if_begun else False))
     part()
     if Rank.of_this_process().number:
         return

@@ -32,7 +32,7 @@ from theworld_train.pair import make_pair
 from theworld_train.processes import on_any, on_main
 from theworld_train.reach import reach_all
 from theworld_train.recipe import EvalSettings, Recipe, StageSettings
-from theworld_train.run_folder import PARTS, RECIPE, SAMPLES, kept_alone, prepare
+from theworld_train.run_folder import PARTS, RECIPE, SAMPLES, Resume, kept_alone, prepare
 from theworld_train.signals import stop_requests
 from theworld_train.trainable import PartRow, apply_parts, parameter_groups, table, trainable_names
 from theworld_train.trainer import Trainer, read_progress
@@ -49,7 +49,7 @@ class Outcome:
     checkpoint: Path
 
 
-def run_recipe(recipe: Recipe, out: Path, *, resume: bool = False, report: Report | None = None) -> Outcome:
+def run_recipe(recipe: Recipe, out: Path, *, resume: Resume = False, report: Report | None = None) -> Outcome:
     """Train, or go on with training; SIGTERM or SIGUSR1 makes it save and end.
 
     Every stage starts from the checkpoint before it, so a run that went straight through and one that was resumed do
@@ -58,7 +58,7 @@ def run_recipe(recipe: Recipe, out: Path, *, resume: bool = False, report: Repor
     Args:
         out: the run's folder: ``checkpoint-N`` are adapters, ``log.jsonl``, ``tensorboard`` and ``loss.png`` figures,
             ``samples.jsonl`` answers to held-out questions, ``skipped-R.jsonl`` what process R left out.
-        resume: go on with the run in ``out``, from its newest whole checkpoint.
+        resume: go on with the run in ``out``, from its newest whole checkpoint; ``if begun``: where it holds one.
         report: takes the progress, where there is a bar for it elsewhere; without one, a bar is drawn.
 
     Raises:
@@ -153,6 +153,9 @@ class _Run:
         reach_all(model)
         if self.sharded:
             sharding.shard(model, getattr(torch, self.recipe.model.dtype), torch.device(self.process.device or "cpu"))
+            places = ", ".join(f"{size / 1e6:,.1f} MB on {kind}" for kind, size in sharding.resting(model).items())
+            if self.process.is_main_process:
+                self.say(f"each process keeps about {places}")
         return _Built(model=model, processor=processor, rows=rows, trained=trained, bases=bases)
 
     def _train(self, built: _Built, index: int, first: int, last: tuple[int, Path] | None) -> None:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from theworld_train.checkpoints import check_content, newest, replace_text
 from theworld_train.errors import UsageError
@@ -24,6 +25,7 @@ except ImportError:  # Windows has none, and no other way that ends with the pro
 RECIPE, PARTS, SAMPLES = "recipe.yaml", "parts.json", "samples.jsonl"
 
 
+Resume = bool | Literal["if begun"]
 _LOCK = ".lock"
 
 
@@ -59,10 +61,11 @@ def kept_alone(out: Path) -> Iterator[None]:
         yield
 
 
-def prepare(recipe: Recipe, out: Path, *, resume: bool, processes: int = 1, sharded: bool = False) -> None:
+def prepare(recipe: Recipe, out: Path, *, resume: Resume, processes: int = 1, sharded: bool = False) -> None:
     """Make the folder of a new run, or see that the run to be resumed is the one in it.
 
     Args:
+        resume: ``if begun`` is true where the folder holds a run, and false where it does not.
         processes, sharded: how many take part, and whether weights are dealt out over them.
 
     Raises:
@@ -70,7 +73,8 @@ def prepare(recipe: Recipe, out: Path, *, resume: bool, processes: int = 1, shar
             processes.
     """
     text, file = dump_recipe(recipe), out / RECIPE
-    if resume:
+    going_on = file.is_file() if resume == "if begun" else resume
+    if going_on:
         if not file.is_file():
             raise UsageError(f"{out} holds no run to resume: it has no {RECIPE}. Leave --resume out to start one.")
         if (before := file.read_text(encoding="utf-8")) != text:
@@ -88,7 +92,7 @@ def prepare(recipe: Recipe, out: Path, *, resume: bool, processes: int = 1, shar
         )
     try:
         out.mkdir(parents=True, exist_ok=True)
-        if not resume:
+        if not going_on:
             shutil.rmtree(out / TINY, ignore_errors=True)
         if recipe.model.vlm == TINY:
             make_tiny_pair(out, recipe.seed)

@@ -6,6 +6,7 @@ does, a process would gather one that others never ask for, because their batch 
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from accelerate.utils import DistributedType, parse_flag_from_env
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from transformers.models.gemma3.modeling_gemma3 import Gemma3DecoderLayer
 
@@ -26,10 +27,6 @@ _REFUSED = {
     "FSDP_CPU_RAM_EFFICIENT_LOADING": (
         "fsdp_cpu_ram_efficient_loading",
         "it leaves the model empty on all processes but one, before the world's weights are in it",
-    ),
-    "FSDP_OFFLOAD_PARAMS": (
-        "fsdp_offload_params",
-        "checkpoints gather weights where the processes talk, on the devices",
     ),
     "FSDP_ACTIVATION_CHECKPOINTING": (
         "fsdp_activation_checkpointing",
@@ -57,6 +54,16 @@ def check_settings() -> None:
             raise UsageError(f"accelerate's configuration has {name}: true, but {why}. Set {name}: false.")
 
 
+def offload_policy() -> OffloadPolicy:
+    """Where parts rest between two uses: on the device, or in the machine's memory if accelerate was told so.
+
+    There they are updated too: gradients arrive after each backward pass, and the optimiser's state never leaves.
+    """
+    if not parse_flag_from_env("FSDP_OFFLOAD_PARAMS"):
+        return OffloadPolicy()
+    return CPUOffloadPolicy(pin_memory=torch.accelerator.is_available())  # pinned, copies overlap with arithmetic
+
+
 def shard(model: nn.Module, dtype: torch.dtype, device: torch.device | None) -> None:
     """Deal the language model out, in place, layer by layer, and with it whatever else is trained.
 
@@ -69,12 +76,12 @@ def shard(model: nn.Module, dtype: torch.dtype, device: torch.device | None) -> 
         dtype: that layers are gathered and computed in; trained weights and their gradients' sums stay as they are.
         device: of this process.
     """
-    reshard = FullyShardedDataParallelPlugin().reshard_after_forward
+    reshard, rests = FullyShardedDataParallelPlugin().reshard_after_forward, offload_policy()
     # Autocast decides on what is computed in which dtype, as it does without FSDP, so inputs are left alone.
     narrow = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for module in model.modules():
         if isinstance(module, Gemma3DecoderLayer):
-            fully_shard(module, mp_policy=narrow, reshard_after_forward=bool(reshard))
+            fully_shard(module, mp_policy=narrow, reshard_after_forward=bool(reshard), offload_policy=rests)
     whole = {
         parameter
         for name, parameter in model.named_parameters()
@@ -82,7 +89,17 @@ def shard(model: nn.Module, dtype: torch.dtype, device: torch.device | None) -> 
     }
     for parameter in whole:
         parameter.data = parameter.data.to(device)
-    fully_shard(model, mp_policy=MixedPrecisionPolicy(cast_forward_inputs=False), ignored_params=whole)
+    root = MixedPrecisionPolicy(cast_forward_inputs=False)
+    fully_shard(model, mp_policy=root, ignored_params=whole, offload_policy=rests)
+
+
+def resting(model: nn.Module) -> dict[str, int]:
+    """Bytes of weights that this process keeps between two steps, by kind of device."""
+    found = Counter[str]()
+    for parameter in model.parameters():
+        part = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+        found[part.device.type] += part.nbytes
+    return dict(found)
 
 
 def reshard(model: nn.Module) -> None:

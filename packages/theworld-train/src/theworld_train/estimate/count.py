@@ -71,6 +71,11 @@ class StepCount:
     root: int
     """Bytes of what is gathered once and stays for the step: embeddings, and what is trained outside of the layers."""
 
+    root_gradients: int
+    """Bytes of the gradients of what of the root is trained: whole on every process until the backward pass ends."""
+    unit_gradients: int
+    """Bytes while the largest layer's gradients are summed: as computed, and in float32 to be sent."""
+
     @property
     def total_flops(self) -> int:
         return sum(self.flops.values())
@@ -246,12 +251,21 @@ def _weights(model: nn.Module) -> dict[PartName, int]:
 
 
 def _units(model: TheWorldForConditionalGeneration, dtype: torch.dtype) -> dict[str, int]:
-    layers = [
-        dtype.itemsize * sum(one.numel() for one in unit.parameters()) for unit in model.model.language_model.layers
-    ]
-    dealt = root = 0
+    layers = list(model.model.language_model.layers)
+    sizes = [dtype.itemsize * sum(one.numel() for one in unit.parameters()) for unit in layers]
+    trained = [sum(one.numel() for one in unit.parameters() if one.requires_grad) for unit in layers]
+    dealt = root = root_gradients = 0
     for name, parameter in model.named_parameters():
         if part_of(name) == "language_model" or parameter.requires_grad:
             dealt += parameter.nbytes
-            root += 0 if name.startswith("model.language_model.layers.") else parameter.nbytes
-    return {"dealt": dealt, "gathered": root + sum(layers), "largest_unit": max(layers), "root": root}
+            if not name.startswith("model.language_model.layers."):
+                root += parameter.nbytes
+                root_gradients += 4 * parameter.numel() if parameter.requires_grad else 0
+    return {
+        "dealt": dealt,
+        "gathered": root + sum(sizes),
+        "largest_unit": max(sizes),
+        "root": root,
+        "root_gradients": root_gradients,
+        "unit_gradients": max(trained) * (dtype.itemsize + 4),
+    }

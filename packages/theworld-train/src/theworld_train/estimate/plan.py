@@ -86,13 +86,20 @@ def _memory(count: StepCount, cluster: Cluster) -> dict[str, float]:
         found = {"weights": weights, "gradients": gradients, "moments": moments, "DDP's buckets": buckets}
     else:
         whole = weights - count.dealt
+        gathered = count.root + 2 * count.largest_unit  # one layer computes while the next one arrives
+        waiting = count.root_gradients + count.unit_gradients
         found = {
             "weights, whole": whole,
             "weights, this share": count.dealt / cluster.gpus,
-            "gradients, this share": gradients / cluster.gpus,
+            "gradients, this share": (gradients - count.root_gradients) / cluster.gpus,
             "moments, this share": moments / cluster.gpus,
-            "gathered": count.root + 2 * count.largest_unit,  # one layer computes while the next one arrives
+            "gathered": gathered,
+            "gradients, not summed yet": waiting,
         }
+        # Last of all the root's are summed, from a copy into a share, when activations and layers are gone.
+        last = count.root + count.root_gradients * (2 + 1 / cluster.gpus)
+        if (more := last - gathered - waiting - count.activations) > 0:
+            found["the last sum"] = more
     return {**found, "activations": float(count.activations)}
 
 

@@ -8,7 +8,9 @@ from typing import Literal, get_args
 
 from theworld_train.errors import UsageError
 
-Strategy = Literal["ddp", "fsdp2"]
+_STORES = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
+"""Else a machine that comes back waits for an address that torch tells once, at the first rendezvous."""
+Strategy = Literal["ddp", "fsdp2", "fsdp2_offload"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +23,8 @@ class Launch:
     strategy: Strategy = "ddp"
     nodes: int = 1
     processes: int = 1
+    restarts: int = 0
+    """How often processes that failed are started again, from the newest checkpoint."""
     arguments: tuple[str, ...] = ()
     """Further ones of ``theworld train``."""
 
@@ -36,6 +40,7 @@ def accelerate_command(launch: Launch, *, rank: int | None, address: str | None,
         UsageError: there are several machines, and one of the three is not known.
     """
     config = files("theworld_train") / "launch" / f"{launch.strategy}.yaml"
+    environment: list[str] = []
     where: list[str] = ["--main_process_port", "0" if port is None else str(port)]  # 0: any free one
     if launch.nodes > 1:
         for option, variable, value in (
@@ -46,13 +51,23 @@ def accelerate_command(launch: Launch, *, rank: int | None, address: str | None,
             if value is None:
                 raise UsageError(f"--nodes is {launch.nodes}, and {option} is missing. Give it, or set {variable}.")
         where += ["--machine_rank", str(rank), "--main_process_ip", str(address)]
+    if launch.restarts:
+        where += ["--max_restarts", str(launch.restarts)]
+        if launch.nodes > 1:  # a machine that comes back has to be able to join again
+            where += ["--rdzv_backend", "c10d"]
+            environment = ["env", _STORES]
     numbers = ["--num_machines", str(launch.nodes), "--num_processes", str(launch.nodes * launch.processes)]
     train = ["-m", "theworld_train", "train", launch.recipe, "--out", str(launch.out), *launch.arguments]
-    return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), *numbers, *where, *train]
+    if launch.restarts and "--resume" not in launch.arguments:
+        train.append("--resume-if-begun")
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+    return [*environment, *launcher, *numbers, *where, *train]
 
 
 def launch_command(launch: Launch) -> list[str]:
     """``theworld launch`` with everything but rank, address and port, which a machine finds in its environment."""
     options = ["--out", str(launch.out), "--strategy", launch.strategy]
     options += ["--nodes", str(launch.nodes), "--processes-per-node", str(launch.processes)]
+    if launch.restarts:
+        options += ["--max-restarts", str(launch.restarts)]
     return [sys.executable, "-m", "theworld_train", "launch", launch.recipe, *options, "--", *launch.arguments]
