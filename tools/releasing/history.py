@@ -1,0 +1,96 @@
+"""Releases that the history knows: tags, or in a clone without them commits ``Release theworld-<x> X.Y.Z``."""
+
+import io
+import re
+import subprocess
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.version import Version
+
+from releasing.tree import Package, packages
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """One release of one package."""
+
+    name: str
+    version: Version
+    commit: str
+
+    @property
+    def tag(self) -> str:
+        return tag(self.name, self.version)
+
+
+def tag(name: str, version: Version) -> str:
+    return f"theworld-{name}-v{version}"
+
+
+def subject(name: str, version: Version) -> str:
+    return f"Release theworld-{name} {version}"
+
+
+def git(root: Path, *arguments: str) -> str:
+    """Output of a git command.
+
+    Raises:
+        ValueError: it failed; with what it said.
+    """
+    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ValueError(f"git {arguments[0]} failed in {root}: {' '.join(done.stderr.split())}")
+    return done.stdout.strip()
+
+
+def releases(package: Package) -> list[Release]:
+    """All releases that HEAD comes after, newest first.
+
+    Raises:
+        ValueError: the changelog has releases that the history lacks, as in a shallow clone.
+    """
+    prefix = f"theworld-{package.name}-v"
+    tags = git(package.root, "tag", "--merged", "HEAD", "--list", f"{prefix}*").split()
+    found = {Version(name.removeprefix(prefix)): name for name in tags}
+    if not found:
+        log = git(package.root, "log", "--format=%H %s", f"--grep=^Release {package.distribution} ")
+        pattern = rf"(\w+) Release {package.distribution} (\d+\.\d+\.\d+)"
+        matches = [match for line in log.splitlines() if (match := re.fullmatch(pattern, line))]
+        found = {Version(match[2]): match[1] for match in reversed(matches)}  # of two with one version, the newest
+    told = [Version(text) for text in re.findall(r"(?m)^## \[(\d+\.\d+\.\d+)\]", package.changelog)]
+    if told and max(told) not in found:
+        raise ValueError(
+            f"{package.distribution}'s changelog has {max(told)}, but this clone has neither its tag nor its commit "
+            f"{subject(package.name, max(told))!r}. Fetch the whole history: git fetch --unshallow --tags"
+        )
+    return [
+        Release(
+            name=package.name, version=version, commit=git(package.root, "rev-parse", f"{found[version]}^{{commit}}")
+        )
+        for version in sorted(found, reverse=True)
+    ]
+
+
+def last_release(package: Package) -> Release | None:
+    return next(iter(releases(package)), None)
+
+
+def changed(package: Package, since: Release) -> list[str]:
+    """Files of the package that differ from a release's, by paths inside its folder."""
+    return git(package.folder, "diff", "--name-only", "--relative", since.commit, "--", ".").splitlines()
+
+
+def checkout(root: Path, release: Release, into: Path) -> Path:
+    """The whole tree as of a release, in a folder of ``into``, without touching the working tree."""
+    folder = into / release.commit
+    if not folder.is_dir():
+        archive = subprocess.run(["git", "archive", release.commit], cwd=root, capture_output=True, check=True).stdout
+        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+            files.extractall(folder, filter="data")
+    return folder
+
+
+def package_at(root: Path, release: Release, into: Path) -> Package:
+    return packages(checkout(root, release, into))[release.name]
