@@ -1,13 +1,14 @@
 """What CI and a release ask of versions, ranges and fragments: faults as sentences, none if all is well."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from packaging.version import Version
 
-from releasing.compat import unreleased_floors
+from releasing.compat import SIDES, unreleased_floors
 from releasing.history import Release, changed, git, last_release, package_at, releases, tag
-from releasing.tree import Package, packages
+from releasing.tree import Package, edges, packages
 from releasing.versions import final, range_faults, version_fault
 
 GOLDEN = "tests/golden/"
@@ -54,6 +55,33 @@ def release_check(package: Package) -> list[str]:
     if not package.kinds:
         faults.append(f"{package.distribution} has no fragments, so there is nothing to release.")
     return faults + unreleased_floors(package, released)
+
+
+def gates(root: Path, name: str, arguments: Sequence[str]) -> list[str]:
+    """Sessions that have to be green before a release; ``--gates`` leaves most of them out, for a drill."""
+    around = [edge for edge in edges(root) if name in edge]
+    sessions = [
+        "lint",
+        "typecheck",
+        *(f"{verb}({name})" for verb in ("changelog", "api", "build", "tests", "minimums")),
+    ]
+    sessions += ["ranges", "integration", "docs", "checkpoints"]
+    sessions += [f"compat({provider}-{consumer}, {side})" for provider, consumer in around for side in SIDES]
+    if not arguments:
+        return sessions
+    return [session for session in sessions if session.partition("(")[0] in arguments[1].split(",")]
+
+
+def gates_fault(root: Path, arguments: Sequence[str]) -> list[str]:
+    """What is wrong with the arguments: a real release goes through all gates."""
+    if not arguments:
+        return []
+    if len(arguments) != 2 or arguments[0] != "--gates":
+        return [f"{' '.join(arguments)} is no option. A release takes none; a drill takes --gates lint,changelog."]
+    origin = git(root, "remote", "get-url", "origin") if git(root, "remote") else ""
+    if origin and not Path(origin).is_dir():
+        return [f"--gates is for drills in a clone of a local folder, and this is one of {origin}. Leave it out."]
+    return []
 
 
 def release_version(package: Package) -> Version:

@@ -70,6 +70,16 @@ def meeting(root: Path, provider: str, consumer: str, side: str, scratch: Path) 
     return Meeting(consumer=ours, together=together)
 
 
+def last_released(package: Package, scratch: Path) -> tuple[Package, ...] | None:
+    """The last release of a package, with the newest siblings that it takes; ``None`` before there is one."""
+    past = {name: releases(one) for name, one in packages(package.root).items()}
+    if not past[package.name]:
+        return None
+    newest = package_at(package.root, past[package.name][0], scratch)
+    choices = [[package_at(package.root, one, scratch) for one in past[name]] for name in sorted(_needed(newest))]
+    return combine([newest], choices)
+
+
 def combine(fixed: Sequence[Package], choices: Sequence[Sequence[Package]]) -> tuple[Package, ...] | None:
     """The first choice of siblings beside ``fixed`` in which every declared range holds, leaves first."""
     order = list(packages(fixed[0].root))

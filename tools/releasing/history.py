@@ -39,7 +39,8 @@ def git(root: Path, *arguments: str) -> str:
     Raises:
         ValueError: it failed; with what it said.
     """
-    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+    command = ["git", "-c", f"safe.directory={root.resolve()}", *arguments]  # CI may run as another user
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ValueError(f"git {arguments[0]} failed in {root}: {' '.join(done.stderr.split())}")
     return done.stdout.strip()
@@ -51,26 +52,27 @@ def releases(package: Package) -> list[Release]:
     Raises:
         ValueError: the changelog has releases that the history lacks, as in a shallow clone.
     """
-    prefix = f"theworld-{package.name}-v"
-    tags = git(package.root, "tag", "--merged", "HEAD", "--list", f"{prefix}*").split()
-    found = {Version(name.removeprefix(prefix)): name for name in tags}
-    if not found:
-        log = git(package.root, "log", "--format=%H %s", f"--grep=^Release {package.distribution} ")
-        pattern = rf"(\w+) Release {package.distribution} (\d+\.\d+\.\d+)"
-        matches = [match for line in log.splitlines() if (match := re.fullmatch(pattern, line))]
-        found = {Version(match[2]): match[1] for match in reversed(matches)}  # of two with one version, the newest
+    found = _found(package) if (package.root / ".git").exists() else {}
     told = [Version(text) for text in re.findall(r"(?m)^## \[(\d+\.\d+\.\d+)\]", package.changelog)]
     if told and max(told) not in found:
         raise ValueError(
             f"{package.distribution}'s changelog has {max(told)}, but this clone has neither its tag nor its commit "
             f"{subject(package.name, max(told))!r}. Fetch the whole history: git fetch --unshallow --tags"
         )
-    return [
-        Release(
-            name=package.name, version=version, commit=git(package.root, "rev-parse", f"{found[version]}^{{commit}}")
-        )
-        for version in sorted(found, reverse=True)
-    ]
+    commits = {version: git(package.root, "rev-parse", f"{where}^{{commit}}") for version, where in found.items()}
+    return [Release(name=package.name, version=one, commit=commits[one]) for one in sorted(commits, reverse=True)]
+
+
+def _found(package: Package) -> dict[Version, str]:
+    """Tag or commit by version."""
+    prefix = f"theworld-{package.name}-v"
+    tags = git(package.root, "tag", "--merged", "HEAD", "--list", f"{prefix}*").split()
+    if tags:
+        return {Version(name.removeprefix(prefix)): name for name in tags}
+    log = git(package.root, "log", "--format=%H %s", f"--grep=^Release {package.distribution} ")
+    pattern = rf"(\w+) Release {package.distribution} (\d+\.\d+\.\d+)"
+    matches = [match for line in log.splitlines() if (match := re.fullmatch(pattern, line))]
+    return {Version(match[2]): match[1] for match in reversed(matches)}  # of two with one version, the newest
 
 
 def last_release(package: Package) -> Release | None:
@@ -86,7 +88,8 @@ def checkout(root: Path, release: Release, into: Path) -> Path:
     """The whole tree as of a release, in a folder of ``into``, without touching the working tree."""
     folder = into / release.commit
     if not folder.is_dir():
-        archive = subprocess.run(["git", "archive", release.commit], cwd=root, capture_output=True, check=True).stdout
+        command = ["git", "-c", f"safe.directory={root.resolve()}", "archive", release.commit]
+        archive = subprocess.run(command, cwd=root, capture_output=True, check=True).stdout
         with tarfile.open(fileobj=io.BytesIO(archive)) as files:
             files.extractall(folder, filter="data")
     return folder

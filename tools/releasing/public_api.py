@@ -55,7 +55,7 @@ def _keep(module: griffe.Module, imported: set[str], exported: bool = True) -> N
             _keep(member, imported, exported=name.startswith("testing") or member.path in imported)
             names.discard(name)
             names |= {name} if member.exports else set()
-    module.exports = sorted(names)
+    module.exports = [*sorted(names)]
 
 
 def _reexports(module: griffe.Module) -> set[str]:
@@ -74,4 +74,4 @@ if __name__ == "__main__":
     name, old_root, new_root = sys.argv[1:]
     found = breaks(Package(name=name, root=Path(old_root)), Package(name=name, root=Path(new_root)))
     print("\n".join(found))
-    sys.exit(1 if found else 0)
+    sys.exit(3 if found else 0)  # 1 is what an error of this script itself gives
