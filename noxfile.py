@@ -171,7 +171,7 @@ def build(session: nox.Session, package: str) -> None:
 
 def in_bare_environment(session: nox.Session, package: str, built: Path) -> None:
     """Install as the README says, siblings coming from a folder; import it isolated; run the README's example."""
-    one, home = OWN[package], Path(session.create_tmp()) / "bare"
+    one, home = OWN[package], Path(session.create_tmp()).resolve() / "bare"
     siblings = [Path(wheel(session, folder(name))) for name in with_siblings(package) if name != package]
     exactly = home.parent / "siblings.txt"  # otherwise pip prefers a published release to the tree's .dev0
     exactly.write_text("".join(f"theworld-{name}=={OWN[name].version}\n" for name in PACKAGES))
@@ -269,7 +269,7 @@ def checkpoints(session: nox.Session) -> None:
     if together is None:
         session.log("nothing released yet of theworld-fusion: there are no checkpoints of anybody's")
         return
-    saved, script = Path(session.create_tmp()) / "saved", Path("tools/releasing/saved.py")
+    saved, script = Path(session.create_tmp()).resolve() / "saved", Path("tools/releasing/saved.py")
     install_wheels(session, [wheel(session, one.folder) for one in together])
     session.run("python", str(together[-1].root / script), "write", str(saved), env=ENVIRONMENT)
     install(session, with_siblings("fusion"))
@@ -296,7 +296,15 @@ def release(session: nox.Session, package: str) -> None:
 @nox.session(default=False)
 def release_drill(session: nox.Session) -> None:
     """In a scratch clone: what has to be refused is, then first releases of all four, and one of encoders alone."""
-    session.run(sys.executable, "-m", "releasing.drill", str(ROOT), session.create_tmp(), external=True, env=DRILL)
+    session.run(
+        sys.executable,
+        "-m",
+        "releasing.drill",
+        str(ROOT),
+        str(Path(session.create_tmp()).resolve()),
+        external=True,
+        env=DRILL,
+    )
 
 
 @nox.session

@@ -83,8 +83,8 @@ def clone(tmp_path: Path) -> Clone:
     ("last", "kinds", "wanted"),
     [
         (None, {"breaking"}, None), ("0.1.0", {"fix"}, "0.1.1"), ("0.1.3", {"feature", "fix"}, "0.1.4"),
-        ("0.1.3", {"feature", "breaking"}, "0.2.0"), ("1.2.3", {"deprecation"}, "1.2.4"), ("1.2.3", {"feature"}, "1.3.0"),
-        ("1.2.3", {"breaking"}, "2.0.0"),
+        ("0.1.3", {"feature", "breaking"}, "0.2.0"), ("1.2.3", {"deprecation"}, "1.2.4"),
+        ("1.2.3", {"feature"}, "1.3.0"), ("1.2.3", {"breaking"}, "2.0.0"),
     ],
 )  # fmt: skip
 def test_next_version(last: str | None, kinds: set[str], wanted: str | None) -> None:
@@ -96,7 +96,8 @@ def test_next_version(last: str | None, kinds: set[str], wanted: str | None) -> 
     ("current", "last", "kinds", "says"),
     [
         ("0.1.1.dev0", "0.1.0", {"fix"}, None), ("0.2.0.dev0", "0.1.0", {"breaking"}, None),
-        ("0.2.0.dev0", "0.1.0", {"fix"}, None), ("1.0.0.dev0", "0.3.0", {"fix"}, None), ("0.7.3.dev0", None, {"fix"}, None),
+        ("0.2.0.dev0", "0.1.0", {"fix"}, None), ("1.0.0.dev0", "0.3.0", {"fix"}, None),
+        ("0.7.3.dev0", None, {"fix"}, None),
         ("0.1.1.dev0", "0.1.0", {"breaking"}, "Write 0.2.0.dev0"), ("0.1.2.dev0", "0.1.0", {"fix"}, "comes 0.1.1"),
         ("0.1.0.dev0", "0.1.0", {"fix"}, "Write 0.1.1.dev0"), ("0.1.1", "0.1.0", {"fix"}, "ends in .dev0"),
         ("0.1.1.dev3", "0.1.0", {"fix"}, "ends in .dev0"), ("0.3.0.dev0", "0.1.0", {"breaking"}, "comes 0.2.0"),

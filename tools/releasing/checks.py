@@ -101,9 +101,8 @@ def _unsaid(package: Package, last: Release, scratch: Path) -> list[str]:
         faults.append(f"its metadata changed since {last.version} and there is no fragment. Write one in changelog.d/.")
     goldens = [file for file in files if file.startswith(GOLDEN) and (before.folder / file).is_file()]
     if goldens and "breaking" not in package.kinds:
-        faults.append(
-            f"{goldens[0]} changed since {last.version}, which published checkpoints depend on. Take it back."
-        )
+        remedy = "Take it back, or write a breaking fragment."
+        faults.append(f"{goldens[0]} changed since {last.version}; published checkpoints depend on it. {remedy}")
     return faults
 
 
