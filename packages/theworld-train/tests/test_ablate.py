@@ -251,7 +251,7 @@ def test_what_is_wrong_with_a_plan_is_said(change: str, said: str) -> None:
 
 def test_what_no_task_asks_about_cannot_be_summed_up(tmp_path: Path) -> None:
     plan = load_plan("micro-world", [*SMALL, "sums={motion: [direction/fre]}"])
-    with pytest.raises(UsageError, match="sums.motion has 'direction/fre'.*They ask: direction/free, shape/free"):
+    with pytest.raises(UsageError, match=r"sums.motion has 'direction/fre'.*They ask: direction/free, shape/free"):
         run_ablation(plan, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
