@@ -80,10 +80,11 @@ def talker(build: Callable[[], Pair]) -> Pair:
     said = {"Which way?": "to the far left", "What is it?": "a small red ball", "And now?": "nothing at all"}
     examples = [
         Example(messages=[*chat(shown, text=text), {"role": "assistant", "content": answer}])
-        for text, answer in said.items()
-        for shown in (random_picture(1), random_clip(1))
+        for (text, answer), shown in zip(
+            said.items(), (random_picture(1), random_clip(1), random_picture(2)), strict=True
+        )
     ]
-    settings = TrainSettings(steps=60, batch_size=6, learning_rate=2e-3, seed=0, warmup_steps=5)
+    settings = TrainSettings(steps=40, batch_size=3, learning_rate=2e-3, seed=0, warmup_steps=5)
     train(model, examples, Collator(processor), settings, report=lambda *_: None)
     return model.eval(), processor
 

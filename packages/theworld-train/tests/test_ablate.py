@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -249,9 +250,16 @@ def test_what_is_wrong_with_a_plan_is_said(change: str, said: str) -> None:
         load_plan("micro-world", [change])
 
 
+def test_a_process_that_was_ended_is_said_in_a_line() -> None:
+    future: Future[Any] = Future()
+    future.set_exception(BrokenProcessPool())
+    with pytest.raises(UsageError, match="Give the same command again"):
+        ablation._wait([future])
+
+
 def test_what_no_task_asks_about_cannot_be_summed_up(tmp_path: Path) -> None:
     plan = load_plan("micro-world", [*SMALL, "sums={motion: [direction/fre]}"])
-    with pytest.raises(UsageError, match=r"sums.motion has 'direction/fre'.*They ask: direction/free, shape/free"):
+    with pytest.raises(UsageError, match=r"sums\.motion has 'direction/fre'.*They ask: direction/free, shape/free"):
         run_ablation(plan, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
@@ -360,6 +368,6 @@ def test_errors_are_left_out_of_all_arms(tmp_path: Path) -> None:
 
 
 def test_the_same_takes_questions_enough() -> None:
-    few = Paired(difference=0, low=-0.3, high=0.3, p=1, groups=10)
-    assert judge(few, 1, (-1, 1), level=0.01, margin=0.05) == "open"
-    assert judge(replace(few, low=-0.01, high=0.02), 1, (-1, 1), level=0.01, margin=0.05) == "same"
+    few = Paired(difference=0.0, low=-0.3, high=0.3, p=1.0, groups=10)
+    assert judge(few, 1.0, (-1.0, 1.0), level=0.01, margin=0.05) == "open"
+    assert judge(replace(few, low=-0.01, high=0.02), 1.0, (-1.0, 1.0), level=0.01, margin=0.05) == "same"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from theworld_train import checkpoints as module
-from theworld_train.checkpoints import checkpoints, commit, newest, writing
+from theworld_train.checkpoints import check_content, checkpoints, commit, newest, replace_text, writing
 from theworld_train.errors import UsageError
 
 
@@ -100,3 +100,36 @@ def test_a_full_disk_keeps_what_there_is(tmp_path: Path, error: Exception) -> No
     shutil.rmtree(tmp_path / "checkpoint-2")
     with pytest.raises(UsageError, match="none is the newest"):
         fail()
+
+
+def test_a_changed_byte_is_found(tmp_path: Path) -> None:
+    folder = write(tmp_path, 4)
+    check_content(folder)
+    (folder / "deep" / "more").write_text("xxxy")  # as long as before
+    assert newest(tmp_path) == (4, folder)
+    with pytest.raises(
+        UsageError, match=r"more is damaged: .* Remove .*checkpoint-4 to go on from the checkpoint before"
+    ):
+        check_content(folder)
+
+
+@pytest.mark.parametrize("content", ["[]", "5", '{"weights": 3}', "null"])
+def test_contents_of_another_kind_are_not_whole(tmp_path: Path, content: str) -> None:
+    (write(tmp_path, 2) / "contents.json").write_text(content)
+    assert newest(tmp_path) is None
+
+
+def test_a_text_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "log"
+    file.write_text("old")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        replace_text(file, "new")
+    assert file.read_text() == "old"
+    monkeypatch.undo()
+    replace_text(file, "new")
+    assert file.read_text() == "new"

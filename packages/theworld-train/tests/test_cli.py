@@ -15,6 +15,7 @@ import pytest
 from theworld_encoders import list_controls, list_encoders
 from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor, save_adapter
 from theworld_fusion.testing import make_tiny_checkpoint, random_picture
+from theworld_train.checkpoints import commit, writing
 
 Pair = tuple[TheWorldForConditionalGeneration, TheWorldProcessor]
 Run = Callable[..., Any]
@@ -215,3 +216,15 @@ def test_a_broken_plugin_is_named_after_the_others(
     unknown = theworld("encoders", "--jsn")
     assert unknown.code == 2
     assert "--jsn" in unknown.err
+
+
+def test_a_runs_folder_gives_its_newest_checkpoint(theworld: Run, build: Callable[[], Pair], tmp_path: Path) -> None:
+    model, _ = build()
+    with writing(tmp_path / "run") as folder:
+        save_adapter(model.requires_grad_(False), folder)
+        commit(folder, tmp_path / "run", 3, 1)
+    random_picture(1).save(tmp_path / "photo.png")
+    ask = ("--image", tmp_path / "photo.png", "What?", "--max-new-tokens", 5)
+    said = [theworld("answer", "--model", path, *ask) for path in (tmp_path / "run", tmp_path / "run" / "checkpoint-3")]
+    assert [one.code for one in said] == [0, 0]
+    assert said[0].out == said[1].out

@@ -14,7 +14,7 @@ import pytest
 from theworld_encoders import FeatureCache
 from theworld_encoders.features import encoder_key
 from theworld_fusion.testing import random_picture
-from theworld_train.data import Batches, load
+from theworld_train.data import Batches, load, maker
 from theworld_train.data.sources import open_source
 from theworld_train.errors import UsageError
 from theworld_train.recipe_fields import leaves
@@ -26,7 +26,7 @@ PATHS = {"chat": "", "datacomp": "/datacomp", "llava-cc3m": "", "vsr": "/vsr", "
 IMAGES = {"vsr": ", images: {here}", "spatial-rgpt": ", images: {here}"}
 ONE = {kind: f"{{{{kind: {kind}, path: {{here}}{path}{IMAGES.get(kind, '')}}}}}" for kind, path in PATHS.items()}
 CHAT, DATACOMP, VSR, SPATIAL = (ONE[kind] for kind in ("chat", "datacomp", "vsr", "spatial-rgpt"))
-WORLD = "{{kind: micro-world, groups: 2}}"
+WORLD = "{{kind: micro-world, groups: 2, families: [direction/free, colour/free]}}"
 
 CASES = {
     **{f"{SOURCE}{kind}.weight": (f"[{one}, {WORLD}]", "sources.0.weight=9") for kind, one in ONE.items()},
@@ -45,13 +45,17 @@ CASES = {
     f"{SOURCE}micro-world.limit": (f"[{WORLD}]", "sources.0.limit=3"),
     f"{SOURCE}micro-world.kind": (f"[{WORLD}]", f"sources=[{CHAT}]"),
     f"{SOURCE}micro-world.groups": (f"[{WORLD}]", "sources.0.groups=3"),
+    f"{SOURCE}micro-world.families": (f"[{WORLD}]", "sources.0.families=[next/free]"),
+    f"{SOURCE}micro-world.level": (f"[{WORLD}]", "sources.0.level=hard"),
+    f"{SOURCE}micro-world.size": (f"[{WORLD}]", "sources.0.size=64"),
     f"{SOURCE}micro-world.seed": (f"[{WORLD}]", "sources.0.seed=2"),
     "stages.*.data.shuffle": (f"[{CHAT}]", "shuffle=1"),
-    "stages.*.data.holdout": (f"[{WORLD}]", "holdout=0.5"),
+    "stages.*.data.holdout": ("[{{kind: micro-world, groups: 6}}]", "holdout=0.5"),
     "stages.*.data.cache": (f"[{CHAT}]", "cache={features}"),
     "stages.*.data.max_tokens": (f"[{CHAT}]", "max_tokens=30"),
     "stages.*.data.on_long": (f"[{CHAT}]", "on_long=skip"),
     "stages.*.data.on_broken": ("[{{kind: chat, path: {here}/broken}}]", "on_broken=skip"),
+    "stages.*.data.remember": ("[{{kind: chat, path: {here}, limit: 2}}]", "remember=2"),
     "stages.*.data.workers": (f"[{WORLD}]", "workers=1"),
 }
 """By field: the sources of a recipe, and a change of that field alone."""
@@ -159,8 +163,17 @@ def hub(monkeypatch: pytest.MonkeyPatch, published: tuple[Path, Path]) -> None:
     monkeypatch.setattr(datasets, "load_dataset", stand_in)
 
 
-def effect(changes: list[str], pair: Any) -> list[Any]:
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows with every conversation whose pictures are read here."""
+    read, load_chat = list[int](), maker.load_chat
+    monkeypatch.setattr(maker, "load_chat", lambda messages: read.append(1) or load_chat(messages))
+    return read
+
+
+def effect(changes: list[str], pair: Any, reads: list[int]) -> list[Any]:
     """What a run gets: the kind of each source's rows, some batches by content, and the error that ends them."""
+    reads.clear()
     recipe = load_recipe("smoke", changes)
     data, processor = recipe.stages[0].data, pair[1]
     seen: list[Any] = [type(open_source(one, num_frames=5).rows).__name__ for one in data.sources]
@@ -169,7 +182,7 @@ def effect(changes: list[str], pair: Any) -> list[Any]:
         for batch in islice(load(Batches(data, recipe.batch, processor, seed=0, **options)), 4):
             tensors = sorted((name, digest(tensor)) for name, tensor in batch["inputs"].items())
             seen.append((batch["keys"], batch["skipped"], batch["cache_misses"], tensors))
-            seen.append(len(multiprocessing.active_children()))
+            seen.append((len(multiprocessing.active_children()), len(reads)))
     except UsageError as error:
         seen.append(str(error))
     return seen
@@ -180,15 +193,17 @@ def digest(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("field", CASES)
-def test_another_value_gives_other_batches(field: str, published: Any, features: Path, pair: Any) -> None:
+def test_another_value_gives_other_batches(
+    field: str, published: Any, features: Path, pair: Any, reads: list[int]
+) -> None:
     sources, change = CASES[field]
     places = {"here": published[0], "other": published[1], "features": features}
     start = [f"stages.0.data.sources={sources}", "stages.0.data.workers=0", "batch.size=1", "model.num_frames=5"]
     start += [f"stages.0.data.{one}" for one in BESIDE.get(field, [])]
     start = [one.format(**places) for one in start]
-    before = effect(start, pair)
-    assert before == effect(start, pair)
-    after = effect([*start, f"stages.0.data.{change}".format(**places)], pair)
+    before = effect(start, pair, reads)
+    assert before == effect(start, pair, reads)
+    after = effect([*start, f"stages.0.data.{change}".format(**places)], pair, reads)
     assert after != before
     if not field.endswith(REFUSE):
         assert not any(isinstance(batches[-1], str) for batches in (before, after))

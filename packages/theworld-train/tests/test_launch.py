@@ -2,12 +2,15 @@
 
 import importlib.util
 import shlex
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from accelerate.commands.launch import launch_command_parser
@@ -188,3 +191,35 @@ def test_weights_that_are_dealt_out_train_as_replicas_do(recipe: Path, ddp: Path
     ):
         with pytest.raises(ValueError, match=message):
             check_processes(checkpoint, processes, sharded=sharded)
+
+
+def test_a_launcher_that_is_killed_takes_what_it_started_along() -> None:
+    """Else it would train on, and a new launch beside it."""
+    inner = "import subprocess as s, time; print(s.Popen(['sleep', '60'], start_new_session=True).pid, flush=True); "
+    code = f"import sys; from theworld_train.launch.supervise import supervise; inner = {inner + 'time.sleep(60)'!r}; "
+    code += "supervise([sys.executable, '-c', inner])"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        worker = psutil.Process(int(process.stdout.readline()))
+        time.sleep(2.5)  # it looks once a second
+        [launcher] = psutil.Process(process.pid).children()
+        launcher.kill()
+        process.wait(30)
+    gone, alive = psutil.wait_procs([worker], 10)
+    assert (gone, alive) == ([worker], [])
+
+
+def test_three_processes_go_on_to_the_last_bit(tmp_path: Path) -> None:
+    """A sum of two is the same in either order; of three it is not."""
+    recipe = write_recipe(tmp_path, save={"every": 1, "keep": 9}, batch={"size": 1})
+    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
+    code, said = finish(launched(recipe, straight, "ddp", processes=3))
+    assert code == 0, said
+    shutil.copytree(straight, resumed)
+    for step in range(2, STEPS + 1):
+        shutil.rmtree(resumed / f"checkpoint-{step}")
+    code, said = finish(launched(recipe, resumed, "ddp", "--resume", processes=3))
+    assert code == 0, said
+    assert figures(resumed) == figures(straight)
+    one, two = ((run / f"checkpoint-{STEPS}" / WEIGHTS).read_bytes() for run in (straight, resumed))
+    assert one == two

@@ -20,7 +20,7 @@ from theworld_fusion import load_adapter, load_model, load_processor
 from theworld_fusion.testing import chat, encode, random_clip, random_picture
 from theworld_train.bases import find_bases
 from theworld_train.card import make_card
-from theworld_train.checkpoints import CONTENTS, newest
+from theworld_train.checkpoints import newest, record
 from theworld_train.errors import UsageError
 from theworld_train.push import adapter_files, check_private, find_checkpoint, secrets_of, write_whole
 from theworld_train.recipe_file import dump_recipe, load_recipe
@@ -291,8 +291,7 @@ def edited(run: Path, folder: Path, *changes: str, **assembly: Any) -> Path:
     description = json.loads((checkpoint / "theworld_adapter.json").read_text())
     description["assembly"] |= assembly
     (checkpoint / "theworld_adapter.json").write_text(json.dumps(description))
-    sizes = {path.name: path.stat().st_size for path in checkpoint.iterdir() if path.name != CONTENTS}
-    (checkpoint / CONTENTS).write_text(json.dumps(sizes))
+    record(checkpoint)
     return copy
 
 

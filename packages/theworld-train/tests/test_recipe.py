@@ -118,7 +118,7 @@ WRONG = {
     "optim.lr=0": "optim.lr is 0. It should be greater than 0.",
     "model.dtype=float16": "model.dtype is \"float16\". It should be 'bfloat16' or 'float32'.",
     "model.vlm=3": "model.vlm is 3. It should be a valid string.",
-    "name=a b": 'name is "a b". Use letters, digits, and _ . - only.',
+    "name=a b": 'name is "a b". Use letters, digits, and _ . - only, and begin with neither . nor -.',
     "stages=[]": "stages is []. Give at least one.",
     "stages.0.data.sources=3": "stages.0.data.sources is 3. It should be a valid list.",
     "optim=3": "optim is 3. It should be a valid mapping.",
@@ -241,3 +241,22 @@ def test_fields_are_found_through_lists_mappings_and_kinds() -> None:
         "eval.every",
     ):
         assert leaf in found
+
+
+def test_yaml_that_is_too_much_is_one_line(tmp_path: Path) -> None:
+    rows = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    rows += [f"a{number}: &a{number} [{', '.join([f'*a{number - 1}'] * 10)}]" for number in range(1, 10)]
+    for text, message in (("\n".join(rows), "more than 100000 values"), ("[" * 5000, "stand in each other too deep")):
+        (tmp_path / "own.yaml").write_text(text)
+        with pytest.raises(UsageError, match=message):
+            load_recipe(str(tmp_path / "own.yaml"))
+
+
+@pytest.mark.parametrize("change", ["name=..", "name=.hidden", "name=-x", "seed=2147483648", "stages.0.name=.."])
+def test_values_that_would_fail_later_fail_now(change: str) -> None:
+    with pytest.raises(UsageError, match=change.partition("=")[0]):
+        load_recipe("smoke", [change])
+
+
+def test_spaces_around_a_path_are_none_of_it() -> None:
+    assert load_recipe("smoke", [" optim.lr = 2e-3"]).optim.lr == 2e-3

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -63,7 +64,8 @@ class Toy:
         return Score(value=float(answer == item.answer) if answer else None, parsed=answer or None)
 
 
-TEN = Toy([item(number) for number in range(10)])
+TEN = Toy([item(number, *([random_picture(7), random_clip(8)] if number == 7 else [])) for number in range(10)])
+"""One of them is about a picture and a clip."""
 
 
 class Killed(BaseException):
@@ -133,7 +135,7 @@ def test_no_logits_are_made_but_those_of_the_choices(pair: Pair, tmp_path: Path)
             handle.remove()
     longest = max(len(tokens) for tokens in choice_tokens(pair[1], TEN.items()[0].messages, CHOICES))
     assert max(seen) == longest + 1
-    assert counts[1] == 10 + 1  # each clip once for all its choices, and one more to see that the world matters
+    assert counts[1] == 11 + 1  # each clip once for all its choices, and one more to see that the world matters
 
 
 @pytest.mark.parametrize("method", ["likelihood", "generate"])
@@ -141,14 +143,16 @@ def test_a_record_says_what_the_model_saw(pair: Pair, tmp_path: Path, method: An
     run_task(*pair, TEN, tmp_path / "on", method=method, max_new_tokens=3, show=False)
     run_task(*pair, TEN, tmp_path / "off", method=method, max_new_tokens=3, world="off", show=False)
     for one, on, off in zip(TEN.items(), read_records(tmp_path / "on"), read_records(tmp_path / "off"), strict=True):
-        slots = 27 if isinstance(one.messages[0]["content"][0].get("video"), list) else 36
+        shown = [block["type"] for block in one.messages[0]["content"]]
+        clips, pictures = shown.count("video"), shown.count("image")
+        slots = 27 * clips + 36 * pictures
         assert (on.key, on.family, on.group, on.wanted) == (one.key, one.family, one.group, one.answer)
-        assert (on.world_tokens, on.image_tokens, on.world_consumed) == (slots, 16, True)
-        assert (off.world_tokens, off.image_tokens, off.world_consumed) == (0, 16, False)
-        assert on.prompt_tokens == off.prompt_tokens + slots + 2
-        assert f"<world_soft_token>*{slots}<" in on.prompt
-        assert "<image_soft_token>*16<" in on.prompt
-        assert on.prompt.replace(f"<start_of_world><world_soft_token>*{slots}<end_of_world>", "") == off.prompt
+        images = 16 * (clips + pictures)
+        assert (on.world_tokens, on.image_tokens, on.world_consumed) == (slots, images, True)
+        assert (off.world_tokens, off.image_tokens, off.world_consumed) == (0, images, False)
+        assert on.prompt_tokens == off.prompt_tokens + slots + 2 * (clips + pictures)
+        assert on.prompt.count("<image_soft_token>*16<") == clips + pictures
+        assert re.sub(r"<start_of_world><world_soft_token>\*(27|36)<end_of_world>", "", on.prompt) == off.prompt
         assert 1 <= on.answer_tokens <= (4 if method == "likelihood" else 3)
 
 

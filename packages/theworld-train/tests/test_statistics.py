@@ -47,7 +47,7 @@ def test_p_is_that_of_the_library_where_every_sign_can_be_tried() -> None:
 
 
 def test_the_same_under_two_names_does_not_differ() -> None:
-    scores = np.random.default_rng(1).integers(0, 2, 90).tolist()
+    scores = np.random.default_rng(1).integers(0, 2, 90).astype(float).tolist()
     found = paired_test(scores, scores, [item // 3 for item in range(90)])
     assert (found.difference, found.p, found.groups) == (0, 1, 30)
     assert (found.low, found.high) == (-0.1, 0.1)  # 30 groups alike: one in ten may still differ

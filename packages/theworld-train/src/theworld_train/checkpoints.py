@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from theworld_train.errors import UsageError
 logger = logging.getLogger(__name__)
 
 CONTENTS = "contents.json"
-"""Size of every other file of a checkpoint, in bytes."""
+"""Of every other file of a checkpoint: its size in bytes, and the CRC-32 of its content."""
 _NAME = re.compile(r"checkpoint-(\d+)")
 _UNFINISHED = ".unfinished-checkpoint"
 _REMOVED = ".removed-checkpoint"
@@ -38,6 +39,34 @@ def checkpoints(run: Path) -> list[tuple[int, Path]]:
 def newest(run: Path) -> tuple[int, Path] | None:
     """The last one, or ``None``."""
     return max(checkpoints(run), default=None)
+
+
+def record(folder: Path) -> None:
+    """Write down what the folder holds, which makes it whole."""
+    contents = {name: [size, _crc(folder / name)] for name, size in _sizes(folder).items()}
+    (folder / CONTENTS).write_text(json.dumps(contents), encoding="utf-8")
+
+
+def check_content(checkpoint: Path) -> None:
+    """See that every byte of a checkpoint is the one that was written.
+
+    Raises:
+        UsageError: a file was changed.
+    """
+    written = json.loads((checkpoint / CONTENTS).read_text(encoding="utf-8"))
+    for name, (_, checksum) in written.items():
+        if _crc(checkpoint / name) != checksum:
+            raise UsageError(
+                f"{checkpoint / name} is damaged: its content is not what was written. "
+                f"Remove {checkpoint} to go on from the checkpoint before it, or restore the file."
+            )
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Give a file another content: whenever the process dies, it has the old one or the new one, whole."""
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(text, encoding="utf-8")
+    new.replace(path)
 
 
 @contextmanager
@@ -67,7 +96,7 @@ def commit(written: Path, run: Path, step: int, keep: int) -> Path:
     Files reach the disk before the folder gets its name, and the name before an older one goes: whenever the process
     or the machine dies, the newest folder with a checkpoint's name is whole.
     """
-    (written / CONTENTS).write_text(json.dumps(_sizes(written)), encoding="utf-8")
+    record(written)
     for path in [*written.rglob("*"), written]:
         sync(path)
     final = run / f"checkpoint-{step}"
@@ -82,14 +111,23 @@ def commit(written: Path, run: Path, step: int, keep: int) -> Path:
 
 def _is_whole(folder: Path) -> bool:
     try:
-        return json.loads((folder / CONTENTS).read_text(encoding="utf-8")) == _sizes(folder)
-    except (OSError, ValueError):
+        written = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
+        return {name: size for name, (size, _) in written.items()} == _sizes(folder)
+    except (OSError, ValueError, TypeError, AttributeError):  # gone, no JSON, or JSON of another kind
         return False
 
 
 def _sizes(folder: Path) -> dict[str, int]:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CONTENTS)
     return {str(path.relative_to(folder)): path.stat().st_size for path in files}
+
+
+def _crc(file: Path) -> int:
+    checksum = 0
+    with file.open("rb") as content:
+        while chunk := content.read(1 << 24):
+            checksum = zlib.crc32(chunk, checksum)
+    return checksum
 
 
 def _remove(folder: Path) -> None:

@@ -59,7 +59,9 @@ def answer(
     question: Annotated[str, typer.Argument(help="What to ask, in quotes.", show_default=False)],
     image: Annotated[list[Path] | None, typer.Option(help="A picture to ask about; may be repeated.")] = None,
     video: Annotated[list[Path] | None, typer.Option(help="A clip to ask about; may be repeated.")] = None,
-    model: Annotated[str | None, typer.Option(help="A trained checkpoint or adapter: folder or hub id.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A trained checkpoint or adapter: a run's or its own folder, or hub id.")
+    ] = None,
     vlm: Annotated[
         str | None, typer.Option(help="Instead of --model: a Gemma 3 VLM, e.g. google/gemma-3-4b-it.")
     ] = None,
@@ -83,7 +85,10 @@ def answer(
         _fail("give either --model (a trained checkpoint) or --vlm (a Gemma 3 VLM to put a world model beside).")
     from theworld_fusion import assemble, is_adapter, load_adapter, load_model, load_processor
     from theworld_train import answer as job
+    from theworld_train.checkpoints import newest
 
+    if model is not None and (last := newest(Path(model))) is not None:
+        model = str(last[1])
     if model is not None and is_adapter(model):
         loaded, processor = load_adapter(model)
         media = job.load_media(image or [], video or [], frames or processor.world_num_frames)

@@ -76,7 +76,7 @@ def probe(
         str | None, typer.Option(help="Weights for those without =WEIGHTS; the published ones of each by default.")
     ] = None,
     tiny: Annotated[
-        bool, typer.Option("--tiny", help="Toy weights, random: to see it work, offline, in a minute.")
+        bool, typer.Option("--tiny", help="Toy weights, random: to see it work, offline, in two minutes.")
     ] = False,
     frame_size: Annotated[
         int | None, typer.Option(help="Side of their input in pixels; each encoder says.", min=1)

@@ -53,6 +53,8 @@ def launch(
 
     Example: theworld launch spatial-sft --out runs/spatial --strategy fsdp2
 
+    Example: theworld launch spatial-sft --out runs/spatial -- --set optim.lr=1e-4 --resume
+
     Example: theworld launch datacomp-production --out runs/datacomp --nodes 4 --processes-per-node 8 --slurm --dry-run
     """
     from theworld_train.launch.command import Launch, accelerate_command

@@ -20,7 +20,10 @@ def sensitivity(
         Path | None, typer.Option(help='Instead of a question: JSONL or parquet, {"messages": [a chat]} on each line.')
     ] = None,
     task: Annotated[
-        Literal["micro-world"] | None, typer.Option(help="Instead of a question: a benchmark's questions and answers.")
+        str | None,
+        typer.Option(
+            metavar="TASK[:KEY=VALUE,...]", help="Instead of a question: a benchmark, as of theworld evaluate."
+        ),
     ] = None,
     limit: Annotated[int, typer.Option(help="Conversations of --data, or questions of --task, at most.", min=1)] = 64,
     own_answers: Annotated[
@@ -66,15 +69,16 @@ def sensitivity(
     from theworld_train.evaluate.sensitivity.examples import of_file, of_media, of_task
     from theworld_train.evaluate.sensitivity.report import notes, table
     from theworld_train.evaluate.sensitivity.result import verdict
-    from theworld_train.evaluate.tasks.micro_world import MicroWorld, MicroWorldTask
+    from theworld_train.evaluate.tasks import open_task, task_settings
     from theworld_train.jobs import Bars
 
+    settings_of_task = None if task is None else task_settings(task)
     loaded, processor = load_adapter(model) if is_adapter(model) else (load_model(model), load_processor(model))
     frames = processor.world_num_frames
     if data is not None:
         examples = of_file(data, limit)
-    elif task is not None:
-        examples = of_task(MicroWorld(MicroWorldTask(kind=task), frames), limit)
+    elif settings_of_task is not None:
+        examples = of_task(open_task(settings_of_task, num_frames=frames), limit)
     else:
         examples = of_media(load_media(image or [], video or [], frames), str(question), answer)
     settings = SensitivitySettings(own_answers=own_answers, maps=maps, cells=cells, fill=fill, seed=seed)

@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+from theworld_train.checkpoints import replace_text
 from theworld_train.errors import UsageError
 from theworld_train.recipe import Recipe
 
@@ -26,7 +27,7 @@ class Lines:
 
     def __init__(self, path: Path, step: int) -> None:
         kept = [entry for entry in read_lines(path) if entry["step"] <= step]
-        path.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
+        replace_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
         self._file = path.open("a", encoding="utf-8")
 
     def log(self, figures: Mapping[str, Any], step: int) -> None:

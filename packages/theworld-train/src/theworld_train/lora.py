@@ -4,18 +4,33 @@
 
 import warnings
 from difflib import get_close_matches
+from importlib.util import find_spec
 from typing import Any
 
 from torch import nn
 
 from theworld_train.errors import UsageError
 from theworld_train.parts import part_of
-from theworld_train.recipe import LoraSettings, PartName
+from theworld_train.recipe import LoraSettings, PartName, Recipe
+
+_NO_PEFT = 'parts.{}.lora needs peft. Install it: pip install "theworld-train[lora]"'
 
 
 def is_lora(name: str) -> bool:
     """Whether a parameter is an adapter's, by its name."""
     return ".lora_" in name
+
+
+def check_peft(recipe: Recipe) -> None:
+    """See before training that a later stage will not miss what it needs.
+
+    Raises:
+        UsageError: a part of a stage is to have low-rank adapters, and peft is not installed.
+    """
+    for stage in recipe.stages:
+        for part, settings in stage.parts.items():
+            if settings.lora is not None and find_spec("peft") is None:
+                raise UsageError(_NO_PEFT.format(part))
 
 
 def attach_lora(model: Any, part: PartName, settings: LoraSettings) -> None:
@@ -27,7 +42,7 @@ def attach_lora(model: Any, part: PartName, settings: LoraSettings) -> None:
     try:
         from peft import LoraConfig
     except ImportError as error:
-        raise UsageError(f'parts.{part}.lora needs peft. Install it: pip install "theworld-train[lora]"') from error
+        raise UsageError(_NO_PEFT.format(part)) from error
     there: dict[str, Any] = getattr(model, "peft_config", {})
     if part in there:
         known = there[part]

@@ -13,7 +13,7 @@ from huggingface_hub.errors import HTTPError
 
 from theworld_fusion.hub import DESCRIPTION, WEIGHTS
 from theworld_train.bases import Base
-from theworld_train.checkpoints import checkpoints
+from theworld_train.checkpoints import check_content, checkpoints
 from theworld_train.errors import UsageError
 from theworld_train.recipe import Recipe
 from theworld_train.recipe_checks import TINY
@@ -50,7 +50,7 @@ def find_checkpoint(path: Path) -> Checkpoint:
     """The newest whole checkpoint of a run, or the one that ``path`` is.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or it is damaged.
     """
     path = path.resolve()
     is_one = (path / DESCRIPTION).is_file()
@@ -59,6 +59,7 @@ def find_checkpoint(path: Path) -> Checkpoint:
     if not whole or not (whole[-1][1] / RECIPE).is_file():
         raise UsageError(f"{path} holds no whole checkpoint of theworld train. Give a run's folder or a checkpoint's.")
     step, folder = whole[-1]
+    check_content(folder)
     return Checkpoint(run=run, folder=folder, step=step, recipe=load_recipe(str(folder / RECIPE)))
 
 

@@ -162,7 +162,7 @@ class DataSettings(Settings):
 class StageSettings(Settings):
     """One stretch of training with the same trainable parts and data."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
     steps: int = Field(ge=1)
     """Optimiser steps."""
     parts: dict[PartName, PartSettings] = Field(min_length=1)
@@ -225,8 +225,8 @@ class LogSettings(Settings):
 class Recipe(Settings):
     """A whole run. A field that would change nothing is refused, so that no recipe says what is not done."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
-    seed: int = Field(default=0, ge=0)
+    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
+    seed: int = Field(default=0, ge=0, lt=2**31)
     model: ModelSettings
     stages: tuple[StageSettings, ...] = Field(min_length=1, strict=False)
     batch: BatchSettings

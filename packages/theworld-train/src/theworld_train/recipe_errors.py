@@ -38,7 +38,7 @@ def one_line(error: ValidationError, raw: Any, root: Any = Recipe) -> str:
     if found["type"] == "too_short":
         return f"{path} is {value}. Give at least one."
     if found["type"] == "string_pattern_mismatch":
-        return f"{path} is {value}. Use letters, digits, and _ . - only."
+        return f"{path} is {value}. Use letters, digits, and _ . - only, and begin with neither . nor -."
     allowed = found["msg"].replace("tuple", "list").replace("dictionary", "mapping").replace("Input", "It")
     return f"{path} is {value}. {_OR_INSTANCE.sub('', allowed)}."
 

@@ -5,6 +5,7 @@ twice it silently takes the last.
 """
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -17,6 +18,10 @@ _PLAIN = {
     "merge": (r"<<", "<"),
 }
 """Of each tag: what it looks like, and its first characters. Not-a-number and infinity are no settings."""
+
+
+_MOST = 100_000
+"""Values of a recipe: ten aliases, each a list of ten of the one before, are ten thousand million."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -52,9 +57,12 @@ def load_yaml(text: str) -> Any:
     """Read it; what an alias stands for is a copy, so that changing one place changes no other.
 
     Raises:
-        yaml.YAMLError: it is no YAML, or has a key twice or one that is no text.
+        yaml.YAMLError: it is no YAML, has a key twice or one that is no text, or is larger than any recipe.
     """
-    return _unshared(yaml.load(text, _Loader))  # its base is the safe one
+    try:
+        return _unshared(yaml.load(text, _Loader), iter(range(_MOST)))  # its base is the safe one
+    except RecursionError as error:
+        raise yaml.YAMLError("lists or mappings stand in each other too deep") from error
 
 
 def dump_yaml(content: Any) -> str:
@@ -62,14 +70,16 @@ def dump_yaml(content: Any) -> str:
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
-def _unshared(node: Any, within: tuple[int, ...] = ()) -> Any:
+def _unshared(node: Any, left: Iterator[int], within: tuple[int, ...] = ()) -> Any:
+    if next(left, None) is None:
+        raise yaml.YAMLError(f"with its aliases copied it has more than {_MOST} values")
     if id(node) in within:
         raise yaml.YAMLError("an alias stands inside of what it stands for")
     if isinstance(node, dict):
         if wrong := [key for key in node if not isinstance(key, str)]:
             raise yaml.YAMLError(f"the key {wrong[0]!r} is no text")
-        return {key: _unshared(value, (*within, id(node))) for key, value in node.items()}
-    return [_unshared(value, (*within, id(node))) for value in node] if isinstance(node, list) else node
+        return {key: _unshared(value, left, (*within, id(node))) for key, value in node.items()}
+    return [_unshared(value, left, (*within, id(node))) for value in node] if isinstance(node, list) else node
 
 
 def yaml_problem(error: yaml.YAMLError) -> str:

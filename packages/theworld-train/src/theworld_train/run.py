@@ -23,14 +23,16 @@ from theworld_train.checkpoints import newest
 from theworld_train.curve import draw_losses
 from theworld_train.data.batches import Batches, load
 from theworld_train.data.heldout import held_out
+from theworld_train.data.sources import check_folders
 from theworld_train.evaluate.held_out import HeldOut
 from theworld_train.jobs import Bars, Report
 from theworld_train.loggers import LOG, Lines, Logger, open_loggers, read_lines
+from theworld_train.lora import check_peft
 from theworld_train.pair import make_pair
 from theworld_train.processes import on_any, on_main
 from theworld_train.reach import reach_all
 from theworld_train.recipe import EvalSettings, Recipe, StageSettings
-from theworld_train.run_folder import PARTS, RECIPE, SAMPLES, prepare
+from theworld_train.run_folder import PARTS, RECIPE, SAMPLES, kept_alone, prepare
 from theworld_train.signals import stop_requests
 from theworld_train.trainable import PartRow, apply_parts, parameter_groups, table, trainable_names
 from theworld_train.trainer import Trainer, read_progress
@@ -60,16 +62,20 @@ def run_recipe(recipe: Recipe, out: Path, *, resume: bool = False, report: Repor
         report: takes the progress, where there is a bar for it elsewhere; without one, a bar is drawn.
 
     Raises:
-        UsageError: ``out`` holds a run and ``resume`` is not set, holds none and it is, or holds one of another recipe;
-            or a checkpoint cannot be written.
+        UsageError: ``out`` holds a run and ``resume`` is not set, holds none and it is, holds one of another recipe,
+            or another process trains there; a later stage needs what is not here; or a checkpoint cannot be written.
     """
     process = PartialState(cpu=not torch.accelerator.is_available())
     sharded = sharding.is_wanted()
     on_main(process, sharding.check_settings)
-    on_main(process, lambda: prepare(recipe, out, resume=resume, processes=process.num_processes, sharded=sharded))
-    last = newest(out)
-    step = last[0] if last else 0
+    on_main(process, lambda: check_peft(recipe))
+    on_main(process, lambda: check_folders(recipe))
     with ExitStack() as stack:
+        requested = stack.enter_context(stop_requests())
+        on_main(process, lambda: stack.enter_context(kept_alone(out)))
+        on_main(process, lambda: prepare(recipe, out, resume=resume, processes=process.num_processes, sharded=sharded))
+        last = newest(out)
+        step = last[0] if last else 0
         main = process.is_main_process
         bars = stack.enter_context(Bars(disable=not main or report is not None))
         run = _Run(
@@ -79,7 +85,7 @@ def run_recipe(recipe: Recipe, out: Path, *, resume: bool = False, report: Repor
             sharded=sharded,
             loggers=[stack.enter_context(closing(one)) for one in (open_loggers(recipe, out, step) if main else ())],
             samples=stack.enter_context(closing(Lines(out / SAMPLES, step))) if main else None,
-            requested=stack.enter_context(stop_requests()),
+            requested=requested,
             report=report or bars.add(recipe.name),
             say=bars.print if report is None else _say_nothing,
         )
@@ -245,7 +251,9 @@ def _arguments(recipe: Recipe, stage: StageSettings, index: int, out: Path) -> T
         save_steps=recipe.save.every,
         ignore_data_skip=True,  # batches start where they should
         remove_unused_columns=False,
-        ddp_find_unused_parameters=False,  # none is: see reach_all
+        # None is unused: see reach_all. But DDP that does not look sorts gradients anew after its first step. Three
+        # processes then add up in another order, and on CPUs a resumed run has to be equal to the last bit.
+        ddp_find_unused_parameters=not torch.accelerator.is_available(),
         disable_tqdm=True,
         report_to=[],
     )

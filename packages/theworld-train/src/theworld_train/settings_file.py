@@ -72,6 +72,7 @@ def _text(noun: str, name_or_path: str) -> str:
 def _set(raw: dict[str, Any], override: str) -> None:
     """Put one ``path=value`` into the mapping; sections on the way that are not there yet are made."""
     path, equals, text = override.partition("=")
+    path = path.strip()
     if not equals or not path:
         raise UsageError(f"--set {override} has no value. Write it as path=value, e.g. optim.lr=2e-5.")
     try:

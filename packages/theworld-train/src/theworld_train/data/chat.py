@@ -1,6 +1,5 @@
 """Conversations of one's own: a row has ``messages``, as the ``messages`` of transformers' chat templates."""
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from theworld_encoders.images import URLS
 from theworld_train.data.example import Example, digest
 from theworld_train.data.lazy import LazyPicture, packed_picture
-from theworld_train.data.rows import Table, open_table
+from theworld_train.data.rows import Table, open_table, parse_json
 from theworld_train.data.source import OpenSource
 from theworld_train.recipe import ChatSource
 
@@ -33,12 +32,13 @@ def to_example(table: Table, row: dict[str, Any]) -> Example:
     """
     messages = row.get("messages")
     if isinstance(messages, str):  # parquet files hold it as text where its parts differ in type
-        messages = json.loads(messages)
+        messages = parse_json(messages)
     if not isinstance(messages, list) or not messages:
         raise ValueError('the row has no list of "messages".')
-    pictures = list(
-        row.get("images") or ()
-    )  # TRL's layout: blocks of type "image" without a picture take these in turn
+    # TRL's layout: blocks of type "image" without a picture take these in turn.
+    if not isinstance(images := row.get("images") or [], list):
+        raise ValueError(f'"images" is {images!r:.60}. Give a list of pictures.')
+    pictures = list(images)
     media: list[Any] = []  # what they are known by
     chat = [_message(message, table, pictures, media) for message in messages]
     if pictures:

@@ -9,6 +9,7 @@ from torch import nn
 
 from theworld_fusion import TheWorldProcessor
 from theworld_tokens import IGNORE_INDEX
+from theworld_train.data.conversation import check_chat
 from theworld_train.data.example import Example, cached_features
 from theworld_train.data.lazy import load_chat
 
@@ -27,8 +28,11 @@ class Collator:
         """A batch that the model's forward takes as it is, padded on the right.
 
         Raises:
-            ValueError: an example has no answer, or the template does not render a conversation turn by turn.
+            ValueError: an example has no answer, is no chat to learn from (``check_chat``), or the template does not
+                render a conversation turn by turn.
         """
+        for example in examples:
+            check_chat(example.messages)
         chats = [self.processor.load_media(load_chat(example.messages)) for example in examples]
         apply: Any = self.processor.apply_chat_template  # annotated upstream as giving text only
         inputs = apply(

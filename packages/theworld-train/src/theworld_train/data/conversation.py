@@ -1,9 +1,42 @@
 """Conversations as LLaVA writes them: turns ``from`` ``human`` and ``gpt``, with ``<image>`` where the picture goes."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
+from theworld_tokens import Gemma3Token, WorldToken
+
 _ROLES = {"human": "user", "gpt": "assistant"}
+
+
+_MARKS = tuple(token.text for token in (*Gemma3Token, *WorldToken))
+
+
+def check_chat(messages: Sequence[dict[str, Any]]) -> None:
+    """See that a chat can be learnt from, whatever a stranger wrote into it.
+
+    A tokenizer takes ``<end_of_turn>`` for the mark that it is, wherever it stands: a text that holds one would end its
+    turn, begin another speaker's, or claim features of a picture that is not there.
+
+    Raises:
+        ValueError: the assistant begins, an answer holds a picture, or a text is no Unicode or holds such a mark.
+    """
+    first = next((message["role"] for message in messages if message["role"] != "system"), None)
+    if first == "assistant":
+        raise ValueError("the conversation begins with the assistant. Begin with a question, or take that turn out.")
+    for message in messages:
+        content = message["content"]
+        blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        for block in blocks:
+            if block["type"] != "text":
+                if message["role"] == "assistant":
+                    raise ValueError("an answer holds a picture or clip, and only texts are learnt. Ask about it.")
+                continue
+            text = block["text"]
+            if half := re.search("[\ud800-\udfff]", text):  # JSON can write it, and no tokenizer reads it
+                raise ValueError(f"a text holds {half[0]!r}, half of a character. Write it whole.")
+            if found := [mark for mark in _MARKS if mark in text]:
+                raise ValueError(f"a text holds {found[0]}, a mark of the model's own. Take it out of the text.")
 
 
 def to_messages(turns: Sequence[dict[str, Any]] | None, picture: Any) -> list[dict[str, Any]]:

@@ -130,7 +130,7 @@ class _StreamCursor(Cursor):
         self._table, self._reader, self._drawn = self._opened(), reader, False
         if reader is not None:
             self._table.load_state_dict(reader)
-        self._rows = stream_rows(self._table)
+        self._rows = stream_rows(self._table, self._source.name)
 
     def _opened(self) -> datasets.IterableDataset:
         table, share, limit = self._source.rows, self._share, self._source.limit

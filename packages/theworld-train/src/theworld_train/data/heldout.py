@@ -60,5 +60,5 @@ def _rows(source: OpenSource) -> Iterator[Draw]:
         yield from (numbered(source, int(number)) for number in order_of_pass(source))
         return
     table = source.rows if source.limit is None else source.rows.take(source.limit)
-    for row in stream_rows(table):
+    for row in stream_rows(table, source.name):
         yield Draw(source=source, place=f"a row of {source.name}", row=row)

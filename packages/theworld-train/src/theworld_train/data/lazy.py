@@ -21,11 +21,18 @@ class LazyPicture:
 
 
 def packed_picture(picture: Any, name: str) -> Any:
-    """A picture as parquet files hold it, ``{"bytes": ..., "path": ...}``, as one for a chat; others as they are."""
+    """A picture as parquet files hold it, ``{"bytes": ..., "path": ...}``, as one for a chat; others as they are.
+
+    Raises:
+        ValueError: the bytes are none.
+    """
     if not isinstance(picture, dict):
         return picture
-    if picture.get("bytes") is not None:
-        return LazyPicture(partial(decode_image, picture["bytes"], name))
+    content = picture.get("bytes")
+    if content is not None:
+        if not isinstance(content, bytes):
+            raise ValueError(f"the bytes of a picture are {content!r:.60}. JSON has none: give a path or a data: URL.")
+        return LazyPicture(partial(decode_image, content, name))
     return picture.get("path")
 
 
@@ -75,6 +82,8 @@ def _load_block(block: dict[str, Any]) -> dict[str, Any]:
     value = next((block[key] for key in (kind, "path", "url") if block.get(key) is not None), None)
     if value is None:
         raise MediaError(f'A block of type "{kind}" names no {kind}. Give it a "{kind}".')
+    if kind == "video" and (isinstance(value, LazyPicture) or (isinstance(value, str) and value.startswith(URLS))):
+        raise MediaError("A clip is given by its URL or its bytes. Give the path of a file, or a list of frames.")
     if kind == "video" and not isinstance(value, str | Path):
         return {"type": kind, kind: [_load_frame(frame) for frame in value]}
     return {"type": kind, kind: _load(value)}

@@ -10,6 +10,7 @@ from torch import Tensor
 from theworld_encoders import FeatureCache
 from theworld_fusion import TheWorldProcessor
 from theworld_train.data.collator import Collator, join
+from theworld_train.data.conversation import check_chat
 from theworld_train.data.example import Example
 from theworld_train.data.lazy import load_chat
 from theworld_train.data.source import UNUSABLE, Draw
@@ -98,6 +99,7 @@ class BatchMaker:
         """
         try:
             messages = draw.example().messages
+            check_chat(messages)
             frames = [
                 len(value) if isinstance(value, Sequence) and not isinstance(value, str) else self._frames(kind)
                 for kind, value in media_of_chat(messages)

@@ -1,5 +1,7 @@
 """Every kind of source that a recipe may name, opened."""
 
+from pathlib import Path
+
 from theworld_train.data.chat import open_chat
 from theworld_train.data.datacomp import open_datacomp
 from theworld_train.data.llava_cc3m import open_llava_cc3m
@@ -7,15 +9,36 @@ from theworld_train.data.micro_world import open_micro_world
 from theworld_train.data.source import OpenSource
 from theworld_train.data.spatial_rgpt import open_spatial_rgpt
 from theworld_train.data.vsr import open_vsr
+from theworld_train.errors import UsageError
 from theworld_train.recipe import (
     AnySource,
     ChatSource,
     DataCompSource,
     LlavaCc3mSource,
     MicroWorldSource,
+    Recipe,
     SpatialRgptSource,
     VsrSource,
 )
+
+
+def check_folders(recipe: Recipe) -> None:
+    """See before training that the folders of pictures and features are there, those of later stages too.
+
+    Without its pictures every row of a source is broken: a recipe that skips such would train on the others alone.
+
+    Raises:
+        UsageError: one is no folder.
+    """
+    for number, stage in enumerate(recipe.stages):
+        data = f"stages.{number}.data"
+        folders = [(f"{data}.cache", stage.data.cache, "Fill it with `theworld cache build`, or leave it out.")]
+        for place, source in enumerate(stage.data.sources):
+            if isinstance(source, VsrSource | SpatialRgptSource):
+                folders.append((f"{data}.sources.{place}.images", source.images, "Put the pictures there, or name it."))
+        for field, folder, remedy in folders:
+            if folder is not None and not Path(folder).is_dir():
+                raise UsageError(f"{field} is {folder}, which is no folder here. {remedy}")
 
 
 def open_source(source: AnySource, *, num_frames: int) -> OpenSource:

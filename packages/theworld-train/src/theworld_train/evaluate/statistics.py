@@ -63,7 +63,7 @@ def mean_score(scores: Sequence[float], groups: Sequence[Hashable], *, level: fl
 
     The interval is Wilson's, at the size that a sample of independent answers with the same variance would have, as
     Franco et al. (2019, "Comparative study of confidence intervals for proportions in complex sample surveys") find
-    best. Where all scores are equal that size cannot be known, and is the number of groups.
+    best. Where all groups have the same mean that size cannot be known, and is the number of groups.
 
     Raises:
         ValueError: there are no scores.

@@ -17,22 +17,30 @@ def supervise(command: Sequence[str]) -> int:
     """Run the command and give its exit code. SIGTERM and SIGUSR1 ask what it started to save and end.
 
     torch's launcher knows but one way to stop: it kills, half a minute after it was told to. It is therefore not told.
+    If it is killed itself, what it started goes with it: it would train on, and nobody would know.
     """
-    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # inherited: SLURM signals all processes of a task
-    try:
-        process = subprocess.Popen(command, start_new_session=True)
-    finally:
-        signal.signal(signal.SIGUSR1, before)
     with stop_requests() as requested:
+        listening = signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # inherited: SLURM signals all processes of a task
+        try:
+            process = subprocess.Popen(command, start_new_session=True)
+        finally:
+            signal.signal(signal.SIGUSR1, listening)
+        started: list[psutil.Process] = []
         try:
             while True:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     return process.wait(_EVERY)
+                started = _all_below(process.pid)
                 if requested.is_set():  # again and again: a process that has just started does not listen yet
                     _ask(process.pid)
         finally:
             if process.poll() is None:
-                _kill(process)
+                started = _all_below(process.pid)
+                process.kill()
+                process.wait()
+            for one in started:  # each is a session of its own
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
 
 
 def _ask(launcher: int) -> None:
@@ -42,11 +50,7 @@ def _ask(launcher: int) -> None:
                 worker.send_signal(signal.SIGUSR1)
 
 
-def _kill(launcher: subprocess.Popen[bytes]) -> None:
-    """With all that it started, each of which is a session of its own."""
-    processes = psutil.Process(launcher.pid).children(recursive=True)
-    launcher.kill()
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    launcher.wait()
+def _all_below(launcher: int) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(launcher).children(recursive=True)
+    return []

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,13 @@ def _deal(items: Sequence[Arm], processes: int) -> list[tuple[int, list[Arm]]]:
 
 def _wait(futures: Sequence[Future[Any]]) -> None:
     for future in futures:
-        future.result()
+        try:
+            future.result()
+        except BrokenProcessPool as error:
+            raise UsageError(
+                "a process was ended from outside, for want of memory perhaps. Give the same command again: it goes on "
+                "where it stopped; --processes 1 takes half the memory."
+            ) from error
 
 
 def _outcome(

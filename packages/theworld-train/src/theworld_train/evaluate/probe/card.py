@@ -96,8 +96,8 @@ def _permuted(name: str, scores: Sequence[Score]) -> str:
     highest = max(score.permuted_high for score in scores)
     mean = sum(score.permuted for score in scores) / len(scores)
     return (
-        f"Permuted, {name}: fitted to permuted targets, probes reach {mean:.2f} on average over all rows, at most "
-        f"{highest:.2f}; chance is {scores[0].chance:.2f}."
+        f"Permuted, {name}: fitted to permuted targets, probes reach {mean:.2f} on average over all rows, and in each "
+        f"97.5 % of them {highest:.2f} at most; chance is {scores[0].chance:.2f}."
     )
 
 

@@ -6,7 +6,7 @@ from theworld_train.evaluate.scorers.text import concluded, plain, stated
 
 _NAMES = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _HOURS = {name: hour for hour, name in enumerate(_NAMES, start=1)}
-_HOUR = rf"(?:\d+|{'|'.join(_HOURS)})"
+_HOUR = rf"(?:\d{{1,2}}(?!\d)|{'|'.join(_HOURS)})"
 _CLOCK = r"(?:\s|-)*o\s*'?\s*clock\b"
 _TIME = re.compile(
     rf"(?<![\w:.\[])(?P<low>{_HOUR})(?:{_CLOCK})?\s*(?:-|to|or|and)\s*(?P<high>{_HOUR}){_CLOCK}"

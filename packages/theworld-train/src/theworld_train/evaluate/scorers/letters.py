@@ -22,6 +22,8 @@ _REFUSAL = re.compile(
 )
 
 
+_QUESTION = re.compile(r"[^.!?\n]*\?")
+_DENIED = re.compile(r"\s*(?:is|are|was)?\s*(?:not|n't|wrong|incorrect|false)\b", re.IGNORECASE)
 _ASIDE = re.compile(r",\s+(?:which|where|who|located|marked|labell?ed|circled)\b[^,.]*,")
 _SEEMING = re.compile(r"\b(?:appears?|seems?|looks?)(?:\s+to\s+be)?\b", re.IGNORECASE)
 
@@ -34,11 +36,11 @@ def letters(answer: str, choices: Mapping[str, str]) -> str | None:
     ``None`` where these name several, where letter and text contradict each other, or where there is none.
     """
     text = plain(answer)
-    for part in (". ".join(stated(text)), concluded(text) or ""):
-        if part and (found := _taken(part, choices)):
+    text = _QUESTION.sub(" ", text).strip() or text
+    for parts in (stated(text), [concluded(text) or ""], [text]):
+        if found := {letter for part in parts for letter in _taken(part, choices)}:
             return found.pop() if len(found) == 1 else None
-    found = _taken(text, choices)
-    return found.pop() if len(found) == 1 else None
+    return None
 
 
 def _taken(text: str, choices: Mapping[str, str]) -> set[str]:
@@ -61,6 +63,8 @@ def _leading(text: str, choices: Mapping[str, str]) -> set[str]:
         return set()
     letter = next(group for group in match.groups() if group).upper()
     rest = text[match.end() :]
+    if _DENIED.match(rest):
+        return set()
     also = re.match(rf"\s*(?:,|/|&|and\b|or\b)\s*(?:{_NAMED})\(?([{known}])\b\)?", rest)
     if also and also[1] != letter:
         return {letter, also[1]}

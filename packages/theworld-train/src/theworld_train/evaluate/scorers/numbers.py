@@ -8,15 +8,19 @@ _UNITS = {word: value for value, word in enumerate(_ONES + _TEENS)}
 _DECADES = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _TENS = {word: 10 * value for value, word in enumerate(_DECADES, start=2)}
 _SMALL = "|".join([*_TENS, *sorted(_UNITS, key=len, reverse=True)])
-_WORDS = rf"(?:(?:{_SMALL}|hundred|thousand)(?:(?:\s+|-)(?:and\s+)?(?:{_SMALL}|hundred|thousand)\b)*)"
-_DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?:e[+-]?\d+|\s*(?:x|×|\*)\s*10\^[+-]?\d+)?"
-_FRACTION = r"(?:\d+\s*/\s*\d+)"
+_WORDS = rf"(?:(?:{_SMALL}|hundred|thousand)(?:(?:\s+|-)(?:and\s+)?(?:{_SMALL}|hundred|thousand)\b){{0,9}})"
+_DECIMALS = r"\.\d{1,18}(?!\d)"
+_DIGITS = (
+    rf"(?:\d{{1,3}}(?:,\d{{3}}){{1,5}}(?!\d)(?:{_DECIMALS})?|\d{{1,18}}(?!\d)(?:{_DECIMALS})?|{_DECIMALS})"
+    r"(?:e[+-]?\d{1,3}(?!\d)|\s*(?:x|×|\*)\s*10\^[+-]?\d{1,3}(?!\d))?"
+)
+_FRACTION = r"(?:\d{1,6}\s*/\s*\d{1,6}(?!\d))"
 _HALVES = {"half": 0.5, "quarter": 0.25, "third": 1 / 3}
 _HALF = rf"(?:{'|'.join(_HALVES)})"
 
 NUMBER = (
-    rf"(?:(?:(?:\d+\s*-?\s*|\d+\s+and\s+){_FRACTION}|{_FRACTION}|{_DIGITS}(?:\s+and\s+an?\s+{_HALF}\b)?)"
-    rf"|(?:three\s+quarters|two\s+thirds)(?:\s+of\s+an?)?|{_WORDS}(?:\s+and\s+an?\s+{_HALF}|\s+point(?:\s+(?:{_SMALL}))+)?"
+    rf"(?:(?:\d{{1,6}}(?:\s*-?\s*|\s+and\s+){_FRACTION}|{_FRACTION}|{_DIGITS}(?:\s+and\s+an?\s+{_HALF}\b)?)"
+    rf"|(?:three\s+quarters|two\s+thirds)(?:\s+of\s+an?)?|{_WORDS}(?:\s+and\s+an?\s+{_HALF}|\s+point(?:\s+(?:{_SMALL})){{1,6}})?"
     rf"|(?:an?\s+)?{_HALF}(?:\s+of)?(?:\s+an?)?|an?)"
 )
 """A pattern for one; a bare ``a`` is one, as in "about a metre"."""

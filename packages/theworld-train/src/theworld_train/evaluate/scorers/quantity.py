@@ -17,23 +17,31 @@ _PATTERNS = {
     "yd": r"yds?|yards?",
     "ft": r"ft|foot|feet",
     "in": r"inch|inches|in(?=\.?\s*(?:$|[.,;:!?)\]/\n(]|in\b|tall\b|wide\b|high\b|long\b|deep\b|thick\b|across\b"
-    r"|apart\b|away\b|from\b|or\b|and\b|above\b|below\b|horizontally\b|vertically\b))",
+    r"|apart\b|by\b|x\b|away\b|from\b|or\b|and\b|above\b|below\b|horizontally\b|vertically\b))",
 }
 _PARTS = {("ft", "in"): 12, ("yd", "ft"): 3, ("m", "cm"): 100, ("km", "m"): 1000, ("cm", "mm"): 10}
 """Pairs of units that one length is given in, and where the second one's numbers end."""
 
 _UNIT = "|".join(f"(?P<{{0}}_{name}>{pattern})" for name, pattern in _PATTERNS.items())
-_END = r"(?![\w^]|\s*/\s*\w|\s+per\b)"
+_END = r"(?![\w^]|\s*/\s*[a-z]|\s+per\b)"
 _GAP = r"(?:(?<=\d)[\s-]*|[\s-]+)"
 """Between number and unit; words need one: the ``am`` of "I am" is no metre."""
 _START = r"(?<![\w./,:\[-])(?<!\d )(?<!\[ )"
+_SEPARATOR = (  # not the dash of twenty-five or 3-1/2, nor the "and" of a hundred and five or three and a half
+    r"(?<!ty)-(?!\d+/\d)|to\b|or\b|(?<!hundred )(?<!thousand )and\b(?!\s+an?\s+(?:half|quarter|third)\b|\s+\d+/\d)"
+    r"|~|±|plus\s+or\s+minus"
+)
 _MEASURE = re.compile(
-    rf"{_START}(?P<minus>(?<!\S)-)?(?P<low>{NUMBER})(?:{_GAP}(?:{_UNIT.format('a')}){_END})?"
-    rf"\s*(?P<sep>-|to\b|or\b|and\b(?!\s+an?\s+(?:half|quarter|third)\b)|~|±|\+/-|plus\s+or\s+minus)\s*(?P<high>{NUMBER}){_GAP}(?:{_UNIT.format('b')}){_END}"
-    rf"|{_START}(?P<negative>-)?(?P<one>{NUMBER}){_GAP}(?:{_UNIT.format('c')}){_END}",
+    rf"{_START}(?P<low>{NUMBER})(?:{_GAP}(?:{_UNIT.format('a')}){_END})?"
+    rf"\s*(?P<sep>{_SEPARATOR})\s*(?P<high>{NUMBER}){_GAP}(?:{_UNIT.format('b')}){_END}"
+    rf"|{_START}(?P<one>{NUMBER}){_GAP}(?:{_UNIT.format('c')}){_END}(?P<half>\s+and\s+a\s+half\b(?!\s+an?\b))?",
     re.IGNORECASE,
 )
-_NEGATIVE = re.compile(rf"(?<![\w)\]])-\s?{NUMBER}{_GAP}(?:{'|'.join(_PATTERNS.values())})(?!\w)", re.IGNORECASE)
+_NEGATIVE = re.compile(
+    rf"(?<![\w)\]])-\s?(?=[\d.]){NUMBER}{_GAP}(?:{'|'.join(_PATTERNS.values())})(?!\w)", re.IGNORECASE
+)
+_DASH = re.compile(rf"(\d\s*(?:{'|'.join(_PATTERNS.values())})?)\s*-\s*(?=[\d.])", re.IGNORECASE)
+"""Between the ends of a range: no minus."""
 _AREA = re.compile(r"\b(?:square|cubic)\s+$", re.IGNORECASE)
 _PRODUCT = re.compile(rf"\d\s*(?:{'|'.join(_PATTERNS.values())})?\s*(?:x|×|by)\s*$", re.IGNORECASE)
 _AGREE = 0.1
@@ -80,7 +88,9 @@ def _marks_as_words(text: str) -> str:
     """Plain text whose marks for feet and inches are words; those that close a quotation stay."""
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" and text.count(text[0]) in (2, 3):
         text = text[1:-1]
-    text = re.sub(r"(?<=\d)\s?''", '"', text)
+    text = re.sub(r"\bone[- ](?=(?:half|quarter|third)\b)", "a ", text, flags=re.IGNORECASE)
+    text = re.sub(r"\+\s?/?\s?-", "±", re.sub(r"(?<=\d)\s?''", '"', text))
+    text = re.sub(r"(?<=\d)(ft|m|km|yd)(?=\d+(?:\.\d+)?\s?(?:in|inches|cm|m|ft)\b)", r"\1 ", text, flags=re.IGNORECASE)
     text = re.sub(
         r"(?<=\d)\s?'\s*(\d+(?:\.\d+)?(?:\s+\d+/\d+)?|\d+/\d+)\s?(?:\"|in(?:ch(?:es)?)?\b\.?)?(?![\d'])",
         r" ft \1 inch ",
@@ -100,15 +110,16 @@ def _marks_as_words(text: str) -> str:
 
 def _lengths(text: str) -> list[_Length] | None:
     """Every length of the text, compound ones as one; ``None`` where one of them is no length that could be."""
-    if _NEGATIVE.search(re.sub(rf"(?<=\d)\s*-\s*(?={NUMBER})", " to ", text)):
+    if _NEGATIVE.search(_DASH.sub(r"\1 to ", text)):
         return None
     found = list[_Length]()
     for match in _MEASURE.finditer(text):
-        before = text[: match.start()]
+        before = text[max(0, match.start() - 40) : match.start()]
         if _AREA.search(before):
             continue
-        lengths = _PRODUCT.search(before) is None and _read(match, before)
-        if lengths is False or lengths is None:
+        product = _PRODUCT.search(before) or re.match(r"\s*(?:x|×|by)\s*[\d.]", text[match.end() :][:10])
+        lengths = None if product else _read(match, before)
+        if lengths is None:
             return None
         found.extend(lengths)
     return _joined(found, text)
@@ -119,12 +130,12 @@ def _read(match: re.Match[str], before: str) -> list[_Length] | None:
         unit, count = _unit(match, "c"), number(match["one"])
         if match["one"].lower() in ("a", "an") and (unit in ("yd", "mi") or len(match.group().split()[-1]) <= 2):
             return []  # "a yard" may be a garden's, "a m" is no word
-        return None if count is None else [_length(match, unit, count)]
+        return None if count is None else [_length(match, unit, count + (0.5 if match["half"] else 0.0))]
     low, high = number(match["low"]), number(match["high"])
     upper, lower, separator = _unit(match, "b"), _unit(match, "a"), match["sep"].lower()
     if low is None or high is None:
         return None
-    if separator in ("±", "+/-") or separator.startswith("plus"):
+    if separator == "±" or separator.startswith("plus"):
         return [_length(match, upper, low)]
     if lower and (separator == "or" or (separator == "and" and not before.rstrip().lower().endswith("between"))):
         cut = match.end("low") + len(

@@ -40,7 +40,7 @@ _WORDS = {
     "big": r"bigger|larger|greater|more\s+space",
     "small": r"smaller|lesser|less\s+space",
 }
-_REGION = re.compile(r"\bregions?\s*\[?\s*(\d+)\s*\]?|\[(\d+)\]", re.IGNORECASE)
+_REGION = re.compile(r"\bregions?\s*\[?\s*(\d{1,4})\b\s*\]?|\[(\d{1,4})\]", re.IGNORECASE)
 _NOT = re.compile(r"\bnot\b|n't\b|\bnever\b", re.IGNORECASE)
 _AS_AS = re.compile(r"\bnot\s+as\s+(tall|wide|big|large|high)\s+as\b", re.IGNORECASE)
 _EQUAL = re.compile(r"\b(?:same|equal(?:ly)?|neither|similar|identical|as\s+\w+\s+as)\b", re.IGNORECASE)

@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Iterator
 
 _LOOKALIKES = str.maketrans(
-    dict.fromkeys("‘’‛ʼ′`´", "'")
+    dict.fromkeys("‘’‛ʼ′´", "'")
     | dict.fromkeys("“”„‟″«»", '"')
     | dict.fromkeys("‐‑‒−﹣－", "-")
     | {"–": " - ", "—": " - ", "≈": " about ", "∼": " about ", "²": "^2", "³": "^3", "\u200b": "", "\ufeff": ""}
@@ -14,7 +14,9 @@ _FRACTION = re.compile(r"(?<=\d)(?=[¼½¾⅐-⅞])")
 """``3½`` is three and a half; normalised as it stands it would be 31/2."""
 _SPECIAL = re.compile(r"</?s>|<(?:eos|bos|pad|end_of_turn|start_of_turn)>|<\|[a-z_]+\|>", re.IGNORECASE)
 _LATEX = re.compile(r"\\(?:boxed|text|mathrm|mathbf|textbf)\s*\{([^{}]*)\}")
-_MARKDOWN = re.compile(r"\*+|~~|^\s{0,3}(?:#{1,6}\s+|>\s*|[-+•]\s+)|(?<!\w)_+(?=\S)|(?<=\S)_+(?!\w)|\$", re.MULTILINE)
+_MARKDOWN = re.compile(
+    r"\*+|`+|~~|^\s{0,3}(?:#{1,6}\s+|>\s*|[-+•]\s+)|(?<!\w)_+(?=\S)|(?<=\S)_+(?!\w)|\$", re.MULTILINE
+)
 _SENTENCE = re.compile(r"(?<=[.!?])(?:[\"')\]]*)\s+|\n+")
 _MARKER = re.compile(
     r"\b(?:final\s+answer|(?:correct|right|best)\s+(?:answer|option|choice)|answer|conclusion)\b"
@@ -45,9 +47,12 @@ def sentences(text: str) -> list[str]:
 
 
 def stated(text: str) -> Iterator[str]:
-    """What follows each ``The answer is`` or ``Answer:`` of plain text, to the line's end."""
-    for found in _MARKER.finditer(text):
-        yield text[found.end() :].partition("\n")[0].strip() or text[found.end() :].strip().partition("\n")[0]
+    """What follows each ``The answer is`` or ``Answer:`` of plain text, to the line's end or the next one."""
+    found = list(_MARKER.finditer(text))
+    ends = [marker.start() for marker in found[1:]] + [len(text)]
+    for marker, end in zip(found, ends, strict=False):
+        said = text[marker.end() : end].strip()
+        yield said.partition("\n")[0]
 
 
 def concluded(text: str) -> str | None:

@@ -27,13 +27,14 @@ _AFTER_NO = re.compile(
     re.IGNORECASE,
 )
 _NOUNS = re.compile(r"(?:answer|option|choice|statement|response|way|doubt|problem|one|idea|need)s?", re.IGNORECASE)
+_SURELY = r"(?!(?:hard|bare|part|partial|scarce|near|rare|possib|on)ly\b)\w+ly"
 _PREDICATE = re.compile(
-    rf"\b(?:is|are|was|be|it's|that's)\s+(?:\w+ly\s+)?(?P<not>not\s+)?(?:\w+ly\s+)?(?P<word>{_YES}|{_NO}|accurate|inaccurate)"
+    rf"\b(?:is|are|was|be|it's|that's)\s+(?:(?:{_SURELY}|indeed|also|still)\s+)?(?P<not>not\s+)?(?:{_SURELY}\s+)?(?P<word>{_YES}|{_NO}|accurate|inaccurate)"
     r"(?=\s*(?:$|[.,;:!?\n)\"']|because\b|since\b|as\b|for\b|given\b|in\s+(?:the|this)\b))",
     re.IGNORECASE,
 )
 _UNSETTLED = re.compile(
-    r"\b(?:if|whether|unless|not\s+(?:\w+\s+)?(?:sure|certain|clear|think|believe|say|know|determine|tell)|might|may|could"
+    r"\b(?:if|whether|not\s+the\s+case|unless|not\s+(?:\w+\s+)?(?:sure|certain|clear|think|believe|say|know|determine|tell)|might|may|could"
     r"|doubt|unclear|unsure|cannot|unable|unlikely|ask(?:s|ed)?|question)\b",
     re.IGNORECASE,
 )
