@@ -11,6 +11,7 @@ from theworld_train import (
     cli_cache,
     cli_compare,
     cli_data,
+    cli_doctor,
     cli_encoders,
     cli_estimate,
     cli_evaluate,
@@ -40,6 +41,7 @@ app.command()(cli_push.push)
 app.command()(cli_evaluate.evaluate)
 app.command()(cli_compare.compare)
 app.command()(cli_sensitivity.sensitivity)
+app.command()(cli_doctor.doctor)
 
 _FRAMES = 13
 """Frames of a clip for an untrained pair: four latent frames of 14 x 14 fill the 784 slots."""
