@@ -166,4 +166,4 @@ def test_nothing_to_split_off(build: Callable[..., Pair]) -> None:
     with pytest.raises(CheckpointError, match="no weights in one"):
         placement("split", model.config, free={0: GB, 1: GB, "cpu": GB})
     with pytest.raises(CheckpointError, match="Did you mean 'single'"):
-        placement("singl", model.config)
+        placement("singles", model.config)
