@@ -16,6 +16,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from theworld_fusion import TheWorldConfig, TheWorldForConditionalGeneration, WorldEncoderConfig
 from theworld_fusion.loss import causal_lm_loss, supervised_loss
 from theworld_tokens import IGNORE_INDEX
+from theworld_train.estimate.sizes import gemma3
 
 WORLD, IMAGE, TEXT, LABELLED = 784, 256, 60, 32
 SOW, EOW, WORLD_TOKEN = 262_145, 262_146, 262_147
@@ -23,29 +24,10 @@ SOW, EOW, WORLD_TOKEN = 262_145, 262_146, 262_147
 
 def model() -> TheWorldForConditionalGeneration:
     """Gemma-3-4B's sizes, everything frozen but the world projector."""
-    text = {
-        "vocab_size": 262_208,
-        "hidden_size": 2560,
-        "intermediate_size": 10_240,
-        "num_hidden_layers": 34,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "head_dim": 256,
-        "sliding_window": 1024,
-    }
-    vision = {
-        "model_type": "siglip_vision_model",
-        "hidden_size": 1152,
-        "intermediate_size": 4304,
-        "num_hidden_layers": 27,
-        "num_attention_heads": 16,
-        "image_size": 896,
-        "patch_size": 14,
-        "vision_use_head": False,
-    }
+    published = gemma3("4b")
     config = TheWorldConfig(
-        text_config=text,
-        vision_config=vision,
+        text_config=published.text_config,
+        vision_config=published.vision_config,
         world_config=WorldEncoderConfig(encoder_config={}, frame_size=224),
         mm_tokens_per_image=IMAGE,
         world_fusion="sequence",
