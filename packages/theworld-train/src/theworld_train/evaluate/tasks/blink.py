@@ -15,7 +15,7 @@ from theworld_train.data.rows import Table, open_table
 from theworld_train.errors import UsageError
 from theworld_train.evaluate.scorers import letters
 from theworld_train.evaluate.task import Item, Score
-from theworld_train.evaluate.tasks.rows import RowPicture, check_keys, fingerprint, lazily, outcome, row_of
+from theworld_train.evaluate.tasks.rows import RowPicture, check_keys, fingerprint, lazily, numbered, outcome
 from theworld_train.evaluate.tasks.settings import BlinkTask
 
 _LETTERS = "ABCDEFGH"
@@ -56,8 +56,7 @@ class Blink:
             table = open_table(
                 self.settings.path, split=self.settings.split, of_split=(self.settings.split,), config=subset
             )
-            rows: Any = table.rows
-            items.extend(_item(subset, table, number, row_of(table, number)) for number in range(len(rows)))
+            items.extend(_item(subset, table, number, row) for number, row in enumerate(numbered(table)))
         check_keys(self.name, items)
         return items
 

@@ -1,6 +1,6 @@
 """What the published benchmarks' rows have in common."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -48,10 +48,10 @@ def lazily(picture: RowPicture) -> LazyPicture:
     return LazyPicture(partial(RowPicture.read, picture))
 
 
-def numbered(table: Table) -> Sequence[dict[str, Any]]:
-    """The rows of a table, which is none that is streamed."""
+def numbered(table: Table) -> Iterator[dict[str, Any]]:
+    """The rows of a table, which is none that is streamed, one at a time: they may hold pictures."""
     rows: Any = table.rows
-    return [row_of(table, number) for number in range(len(rows))]
+    return (row_of(table, number) for number in range(len(rows)))
 
 
 def row_of(table: Table, number: int) -> dict[str, Any]:
