@@ -325,6 +325,13 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """What the world costs: counts, and ratios to plain Gemma 3, diffusers and the algorithm before; `-- --full`."""
+    install(session, list(PACKAGES), *test_groups(list(PACKAGES)))
+    session.run("python", "-m", "benchmarks", *session.posargs, env=ENVIRONMENT)
+
+
+@nox.session(default=False)
 def ablate(session: nox.Session) -> None:
     """Does the world help? Every control on a micro-world, three seeds: a report in runs/ablate/micro-world/."""
     install(session, list(PACKAGES))

@@ -1,103 +1,92 @@
-"""What one step of training the world projector alone costs: `python benchmarks/flops.py`, in seconds and no memory.
+"""Floating point operations at Gemma-3-4B's and Cosmos-Predict2's sizes, counted on tensors without values."""
 
-Floating point operations of one sample, forwards and backwards, counted on tensors without values: Gemma-3-4B with the
-Cosmos-Predict2 encoder at its published size, 784 world, 256 image and 60 text tokens, 32 of them with labels. One JSON
-object for each kind of input, with the ratio to the same step with logits everywhere and live encoders.
-"""
-
-import argparse
-import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
-import transformers
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from theworld_fusion import TheWorldConfig, TheWorldForConditionalGeneration, WorldEncoderConfig
-from theworld_fusion.loss import causal_lm_loss, supervised_loss
-from theworld_tokens import IGNORE_INDEX
-from theworld_train.estimate.sizes import gemma3
-
-WORLD, IMAGE, TEXT, LABELLED = 784, 256, 60, 32
-SOW, EOW, WORLD_TOKEN = 262_145, 262_146, 262_147
+from benchmarks.models import IDS, build, features, geometry, labels, picture, plain, prompt
+from benchmarks.predecessor import Predecessor
+from benchmarks.row import Row, counted
+from theworld_fusion import TheWorldForConditionalGeneration
+from theworld_fusion.loss import supervised_loss
 
 
-def model() -> TheWorldForConditionalGeneration:
-    """Gemma-3-4B's sizes, everything frozen but the world projector."""
-    published = gemma3("4b")
-    config = TheWorldConfig(
-        text_config=published.text_config,
-        vision_config=published.vision_config,
-        world_config=WorldEncoderConfig(encoder_config={}, frame_size=224),
-        mm_tokens_per_image=IMAGE,
-        world_fusion="sequence",
-        world_tokens_per_item=WORLD,
-        world_start_token_id=SOW,
-        world_end_token_id=EOW,
-        world_token_id=WORLD_TOKEN,
-    )
-    with torch.device("meta"):
-        fused = TheWorldForConditionalGeneration(config).to(torch.bfloat16)
-    fused.requires_grad_(False)
-    fused.model.world_projector.requires_grad_(True)
-    # Gemma's own counts the placeholders, which have no values here.
-    fused.model.get_placeholder_mask = lambda input_ids, inputs_embeds, image_features: (
-        (input_ids == config.image_token_id).unsqueeze(-1).expand_as(inputs_embeds)
-    )
-    return fused.train()
+def counted_rows() -> Iterator[Row]:
+    """Prefill of one prompt, and a training step of the world projector alone, of one sample."""
+    model = build("full")
+    inputs = prompt(model)
+    with without_values(model):
+        theirs = prefill_plain(model, inputs)
+        ours, before = prefill(model, inputs), prefill_predecessor(model, inputs)
+    about = {"geometry": geometry("full"), "device": "meta", "seed": None}
+    arms = {"ours": ours / 1e12, "plain": theirs / 1e12, "predecessor": before / 1e12}
+    yield counted("flops.prefill_ratio", ours / theirs, arms=arms, **about)
+    with without_values(model):
+        before = train_predecessor(model, inputs) / 1e12
+        live, cached = (train(model, inputs, ahead=ahead) / 1e12 for ahead in (False, True))
+    yield counted("flops.train_live", live, arms={"predecessor": before}, **about)
+    yield counted("flops.train_cached", cached, arms={"predecessor": before}, **about)
 
 
-def teraflops(fused: TheWorldForConditionalGeneration, *, vision: bool, world: bool, everywhere: bool = False) -> float:
-    """Of one step, with or without the two encoders, with the head at the labels or everywhere."""
-    length = WORLD + IMAGE + TEXT
-    kind = {"device": "meta", "dtype": torch.bfloat16}
-    ids = torch.empty(1, length, dtype=torch.long, device="meta")
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
-    if vision:
-        inputs["pixel_values"] = torch.empty(1, 3, 896, 896, **kind)
-    else:
-        features = torch.empty(1, IMAGE, 2560, **kind)
-        inputs["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=features)}
-    if world:
-        inputs["pixel_values_world"] = torch.empty(1, 1, 3, 224, 224, **kind)
-    else:
-        inputs["world_features"] = torch.empty(1, 1, 28, 28, 16, **kind)
-    # Labels have values, to tell where they are.
-    labels = torch.zeros(1, length, dtype=torch.long)
-    labels[:, :-LABELLED] = IGNORE_INDEX
+def flops(work: Callable[[], Any]) -> int:
     with FlopCounterMode(display=False) as counter:
-        hidden = fused.model(**inputs).last_hidden_state
-        if everywhere:
-            loss = causal_lm_loss(fused.lm_head(hidden), labels.to("meta"), fused.lm_head.out_features)
-        else:
-            loss = supervised_loss(hidden, labels, fused.lm_head)
-        loss.backward()
-    return counter.get_total_flops() / 1e12
+        work()
+    return counter.get_total_flops()
 
 
-def main() -> None:
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    fused = model()
-    full = teraflops(fused, vision=True, world=True, everywhere=True)
-    for name, vision, world in (
-        ("train_live", True, True),
-        ("train_world_cached", True, False),
-        ("train_cached", False, False),
-    ):
-        value = teraflops(fused, vision=vision, world=world)
-        row = {
-            "name": f"flops.{name}",
-            "value": round(value, 3),
-            "unit": "TFLOP/sample",
-            "ratio": round(full / value, 3),
-            "device": "meta",
-            "geometry": {"world": WORLD, "image": IMAGE, "text": TEXT, "labelled": LABELLED},
-            "seed": None,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        }
-        print(json.dumps(row), flush=True)
+@torch.no_grad()
+def prefill(model: TheWorldForConditionalGeneration, inputs: dict[str, Tensor]) -> int:
+    return flops(lambda: model.eval()(**inputs, **picture(model), logits_to_keep=1))
 
 
-if __name__ == "__main__":
-    main()
+@torch.no_grad()
+def prefill_plain(model: TheWorldForConditionalGeneration, inputs: dict[str, Tensor]) -> int:
+    """The base VLM's, at equal length: other tokens where ours has the world's."""
+    stock = plain(model)
+    pixels = {"pixel_values": picture(model)["pixel_values"]}
+    with without_values(stock):
+        return flops(lambda: stock(**inputs, **pixels, logits_to_keep=1))
+
+
+@torch.no_grad()
+def prefill_predecessor(model: TheWorldForConditionalGeneration, inputs: dict[str, Tensor]) -> int:
+    return flops(lambda: _Predecessor(model).logits({**inputs, **picture(model)}))
+
+
+def train(model: TheWorldForConditionalGeneration, inputs: dict[str, Tensor], *, ahead: bool) -> int:
+    """With live towers, or with what they give computed ahead."""
+    given = features(model, picture(model), vision=True) if ahead else picture(model)
+
+    def step() -> None:
+        hidden = model.train().model(**inputs, **given, use_cache=False).last_hidden_state
+        supervised_loss(hidden, labels(inputs), model.lm_head).backward()
+
+    return flops(step)
+
+
+def train_predecessor(model: TheWorldForConditionalGeneration, inputs: dict[str, Tensor]) -> int:
+    return flops(lambda: _Predecessor(model).loss({**inputs, **picture(model)}, labels(inputs)).backward())
+
+
+class _Predecessor(Predecessor):
+    """What it asks of ids without values is known."""
+
+    def markers(self, ids: Tensor) -> tuple[int, int]:
+        return 1, 2
+
+    def image_places(self, ids: Tensor, embeds: Tensor, image: Tensor) -> Tensor:
+        return (ids == IDS.image).unsqueeze(-1).expand_as(embeds)
+
+
+@contextmanager
+def without_values(model: Any) -> Iterator[None]:
+    """Answers of ids that have none: the number of image placeholders is not asked for."""
+    model.model.get_placeholder_mask = lambda input_ids, inputs_embeds, image_features: (
+        (input_ids == IDS.image).unsqueeze(-1).expand_as(inputs_embeds)
+    )
+    yield
+    del model.model.get_placeholder_mask

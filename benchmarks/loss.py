@@ -1,132 +1,75 @@
-"""The training loss beside transformers' own, at Gemma's vocabulary: `python benchmarks/loss.py`; needs 8 GB.
+"""The training loss beside transformers' own, at Gemma's vocabulary and width; needs 8 GB of memory.
 
-Both take the same hidden states and the same frozen head, forwards and backwards. Memory is how much the peak resident
-set of a process of its own grows; times are medians of processor time, taken in turn in one process and one thread.
-What is printed is one JSON object for each number of labels, with the ratios transformers / ours.
+Both take the same hidden states and the same frozen head, forwards and backwards.
 """
 
-import argparse
-import json
-import multiprocessing
-import platform
-import resource
-import statistics
-import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
 from transformers.loss.loss_utils import ForCausalLMLoss
 
+from benchmarks.models import LABELLED, LENGTH
+from benchmarks.row import Row
+from benchmarks.timing import peak_megabytes
 from theworld_fusion.loss import CHUNK, supervised_loss
 from theworld_tokens import IGNORE_INDEX
 
-VOCABULARY, WIDTH, LENGTH = 262_208, 2560, 1100
-"""Gemma-3-4B, and a prompt of 784 world, 256 image and 60 text tokens."""
-
-SEED = 0
+VOCABULARY, WIDTH, SMALL_CHUNK = 262_208, 2560, 16
 
 
-def problem(labelled: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, nn.Linear]:
+def timed_rows(full: bool) -> Iterator[Row]:
+    if not full:
+        return
+    for name, labelled, chunk in [
+        ("loss.peak_ratio", LABELLED, CHUNK),
+        ("loss.peak_ratio_chunked", LABELLED, SMALL_CHUNK),
+        ("loss.peak_ratio_all", LENGTH - 1, CHUNK),
+    ]:
+        about: dict[str, Any] = {"geometry": {"vocabulary": VOCABULARY, "width": WIDTH, "labelled": labelled}}
+        check_equal(labelled, chunk)
+        arms = {
+            "transformers": peak_megabytes(step, labelled, None),
+            "ours": peak_megabytes(step, labelled, chunk),
+        }
+        value = arms["transformers"] / arms["ours"]
+        yield Row(name=name, value=value, low=value, high=value, arms=arms, **about)
+
+
+def problem(labelled: int, vocabulary: int = VOCABULARY, width: int = WIDTH) -> tuple[Tensor, Tensor, nn.Linear]:
     """Hidden states of one sample, its labels (the last ones) and a frozen head."""
-    torch.manual_seed(SEED)
-    head = nn.Linear(WIDTH, VOCABULARY, bias=False, device="meta", dtype=dtype).to_empty(device="cpu")
+    torch.manual_seed(0)
+    head = nn.Linear(width, vocabulary, bias=False, device="meta", dtype=torch.bfloat16).to_empty(device="cpu")
     nn.init.normal_(head.weight, std=0.02)
-    labels = torch.randint(VOCABULARY, (1, LENGTH))
-    labels[:, : LENGTH - labelled] = IGNORE_INDEX
-    return torch.randn(1, LENGTH, WIDTH).to(dtype).requires_grad_(), labels, head.requires_grad_(False)
+    targets = torch.randint(vocabulary, (1, LENGTH))
+    targets[:, : LENGTH - labelled] = IGNORE_INDEX
+    return torch.randn(1, LENGTH, width).bfloat16().requires_grad_(), targets, head.requires_grad_(False)
 
 
-def all_logits(hidden: Tensor, labels: Tensor, head: nn.Linear) -> Tensor:
-    return ForCausalLMLoss(head(hidden), labels, head.out_features)
+def loss(hidden: Tensor, targets: Tensor, head: nn.Linear, chunk: int | None) -> Tensor:
+    """transformers', or ours so many positions at a time."""
+    if chunk is None:
+        return ForCausalLMLoss(head(hidden), targets, head.out_features)
+    return supervised_loss(hidden, targets, head, chunk=chunk)
 
 
-def arms(chunk: int) -> dict[str, Callable[..., Tensor]]:
-    return {"transformers": all_logits, "ours": partial(supervised_loss, chunk=chunk)}
-
-
-def run(arm: Callable[..., Tensor], hidden: Tensor, labels: Tensor, head: nn.Linear) -> tuple[float, float, float]:
-    """Loss, norm of the gradient, and seconds of processor time."""
-    hidden.grad = None
-    start = time.process_time()
-    loss = arm(hidden, labels, head)
-    loss.backward()
-    seconds = time.process_time() - start
-    assert hidden.grad is not None
-    return loss.item(), hidden.grad.float().norm().item(), seconds
-
-
-def peak_megabytes(name: str, chunk: int, labelled: int, dtype: torch.dtype) -> float:
-    """By how much the peak of this process grows."""
+def step(labelled: int, chunk: int | None) -> Callable[[], None]:
     torch.set_num_threads(1)
-    arm, arguments = arms(chunk)[name], problem(labelled, dtype)
-    # What libraries set up once is not the loss's.
-    small = torch.ones(1, 4, WIDTH, dtype=dtype, requires_grad=True)
-    run(arm, small, torch.ones(1, 4, dtype=torch.long), nn.Linear(WIDTH, 64, dtype=dtype))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    run(arm, *arguments)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1000
+    small = problem(4, 64)  # what libraries set up once is not the loss's
+    loss(*small, chunk).backward()
+    given = problem(labelled)
+    return lambda: loss(*given, chunk).backward()
 
 
-def peaks_megabytes(chunk: int, labelled: int, dtype: torch.dtype) -> dict[str, float]:
-    """Of both, in processes of their own. Each inherits this one's peak, which has to be small still."""
-    peaks = {}
-    for name in arms(chunk):
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            peaks[name] = pool.apply(peak_megabytes, (name, chunk, labelled, dtype))
-    return peaks
-
-
-def measure(peaks: dict[str, float], labelled: int, chunk: int, dtype: torch.dtype, repeats: int) -> dict:
-    results: dict[str, list[tuple[float, float, float]]] = {name: [] for name in peaks}
-    for _ in range(repeats):
-        for name, arm in arms(chunk).items():
-            results[name].append(run(arm, *problem(labelled, dtype)))
-    return report(peaks, results) | {"labelled": labelled, "chunk": chunk}
-
-
-def report(peaks: dict[str, float], results: dict[str, list[tuple[float, float, float]]]) -> dict:
-    losses, norms = ({name: runs[0][column] for name, runs in results.items()} for column in (0, 1))
-    times = {name: [seconds for *_, seconds in runs] for name, runs in results.items()}
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    return {
-        "name": "loss.peak_ratio",
-        "value": {name: round(peak) for name, peak in peaks.items()},
-        "unit": "MB",
-        "ratio": round(peaks["transformers"] / peaks["ours"], 1),
-        "seconds": {
-            name: [round(value, 2) for value in (min(times[name]), medians[name], max(times[name]))] for name in times
-        },
-        "time_ratio": round(medians["transformers"] / medians["ours"], 2),
-        "loss": {name: round(value, 5) for name, value in losses.items()},
-        "gradient_norm": {name: round(value, 7) for name, value in norms.items()},
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--labelled", type=int, nargs="+", default=[32, 316, LENGTH - 1])
-    parser.add_argument("--chunk", type=int, default=CHUNK)
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
-    parser.add_argument("--repeats", type=int, default=7)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    about = {
-        "device": platform.processor() or platform.machine(),
-        "dtype": options.dtype,
-        "geometry": {"vocabulary": VOCABULARY, "width": WIDTH, "length": LENGTH},
-        "seed": SEED,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
-    settings = (options.chunk, getattr(torch, options.dtype))
-    peaks = {labelled: peaks_megabytes(settings[0], labelled, settings[1]) for labelled in options.labelled}
-    for labelled in options.labelled:
-        row = measure(peaks[labelled], labelled, *settings, options.repeats)
-        print(json.dumps({**row, **about}), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+def check_equal(labelled: int, chunk: int) -> None:
+    """Both arms have one loss and one gradient, at a vocabulary that is quickly computed."""
+    found = []
+    for size in (None, chunk):
+        given = problem(labelled, 1024, 64)
+        value = loss(*given, size)
+        value.backward()
+        found.append((value.item(), given[0].grad))
+    (one, slope), (other, its) = found
+    if abs(one - other) > 1e-2 or not torch.allclose(slope, its, atol=1e-4, rtol=0.05):
+        raise RuntimeError(f"the losses are {one:g} and {other:g}: the arms do not compute the same.")

@@ -1,0 +1,1 @@
+"""Ratios against others, measured side by side: `python -m benchmarks --help`."""
