@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.models import IDS, build, features, geometry, labels, picture, plain, prompt
+from benchmarks.models import IDS, Size, build, features, geometry, labels, picture, plain, prompt
 from benchmarks.predecessor import Predecessor
 from benchmarks.row import Row, counted
 from theworld_fusion import TheWorldForConditionalGeneration
@@ -66,6 +66,13 @@ def train(model: TheWorldForConditionalGeneration, inputs: dict[str, Tensor], *,
         supervised_loss(hidden, labels(inputs), model.lm_head).backward()
 
     return flops(step)
+
+
+def count_training(size: Size) -> int:
+    """Operations of a training step of one sample, with both towers' features given."""
+    model = build(size, device="meta")
+    with without_values(model):
+        return train(model, prompt(model), ahead=True)
 
 
 def train_predecessor(model: TheWorldForConditionalGeneration, inputs: dict[str, Tensor]) -> int:

@@ -52,9 +52,9 @@ def against_predecessor(size: Size) -> Iterator[Row]:
 
 
 @torch.no_grad()
-def answer(model: PreTrainedModel, inputs: dict[str, Any], tokens: int = TOKENS) -> Tensor:
-    """``[1, tokens]``, greedy."""
-    said: Any = model.generate(**inputs, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False)  # pyright: ignore
+def answer(model: PreTrainedModel, inputs: dict[str, Any], tokens: int = TOKENS, **settings: Any) -> Tensor:
+    """``[b, tokens]``, greedy; ``settings`` are of ``generate``."""
+    said: Any = model.generate(**inputs, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False, **settings)  # pyright: ignore
     return said[:, LENGTH:]
 
 

@@ -85,8 +85,11 @@ def world_settings(size: Size) -> dict[str, Any]:
     return {} if size == "full" else {"base_dim": 16}
 
 
-def build(size: Size, *, dtype: torch.dtype = torch.bfloat16, seed: int = 0) -> TheWorldForConditionalGeneration:
-    """Random weights, everything frozen but the world projector, in training mode but for the encoders."""
+def build(size: Size, *, device: str | None = None, seed: int = 0) -> TheWorldForConditionalGeneration:
+    """Random weights, everything frozen but the world projector, in training mode but for the encoders.
+
+    On the CPU, the full size on the meta device.
+    """
     base = vlm_config(size)
     config = TheWorldConfig(
         text_config=base.text_config,
@@ -103,11 +106,12 @@ def build(size: Size, *, dtype: torch.dtype = torch.bfloat16, seed: int = 0) -> 
         world_token_id=IDS.world,
     )
     torch.manual_seed(seed)
-    with torch.device("meta" if size == "full" else "cpu"):
+    device = device or ("meta" if size == "full" else "cpu")
+    with torch.device(device):
         model = TheWorldForConditionalGeneration(config)
-    if size != "full":
+    if device != "meta":
         torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight, std=0.02)  # else zero
-    model.to(dtype).requires_grad_(False)
+    model.to(torch.bfloat16).requires_grad_(False)
     model.model.world_projector.requires_grad_(True)
     _no_end(model)
     return model.train()
@@ -116,7 +120,7 @@ def build(size: Size, *, dtype: torch.dtype = torch.bfloat16, seed: int = 0) -> 
 def plain(model: TheWorldForConditionalGeneration) -> Gemma3ForConditionalGeneration:
     """The base VLM, on the same weights."""
     with torch.device("meta"):
-        stock = Gemma3ForConditionalGeneration(vlm_config("full" if model.device.type == "meta" else _size(model)))
+        stock = Gemma3ForConditionalGeneration(vlm_config(_size(model)))
     own = {key: value for key, value in model.state_dict(keep_vars=True).items() if ".world_" not in key}
     stock.load_state_dict(own, assign=True)
     for name, buffer in model.named_buffers():
@@ -177,7 +181,8 @@ def geometry(size: Size, batch: int = 1) -> dict[str, Any]:
 
 
 def _size(model: TheWorldForConditionalGeneration) -> Size:
-    return next(name for name, (words, *_) in _SIZES.items() if words == model.config.text_config.vocab_size)
+    text = model.config.text_config
+    return next((name for name, (_, width, *_) in _SIZES.items() if width == text.hidden_size), "full")
 
 
 def _no_end(model: Gemma3ForConditionalGeneration) -> None:

@@ -42,9 +42,9 @@ def steps(size: Size) -> Iterator[Row]:
         yield Row(name="train.cached_epoch_world", **ratio(times["live"], times["world_cached"]), **about)
 
 
-def all_arms(model: TheWorldForConditionalGeneration) -> dict[str, Callable[[], float]]:
+def all_arms(model: TheWorldForConditionalGeneration, batch: int = BATCH) -> dict[str, Callable[[], float]]:
     """Steps forwards and backwards, each giving its loss."""
-    inputs, pixels = prompt(model, BATCH), picture(model, BATCH)
+    inputs, pixels = prompt(model, batch), picture(model, batch)
     targets = labels(inputs)
     before = Predecessor(model)
     check_live(model, before, {**inputs, **pixels})
