@@ -8,6 +8,7 @@ import argparse
 import importlib
 import json
 import os
+import subprocess
 import sys
 import time
 import warnings
@@ -47,7 +48,8 @@ def main() -> int:
             print(json.dumps(records[-1]), flush=True)
     if options.out:
         options.out.write_text("".join(json.dumps(record) + "\n" for record in records))
-    about = f"{hardware()}, one thread, {records[0]['versions']}, {time.strftime('%Y-%m-%d', time.gmtime(started))}"
+    versions = ", ".join(f"{name} {number}" for name, number in records[0]["versions"].items())
+    about = f"{hardware()}, one thread, {versions}, {time.strftime('%Y-%m-%d', time.gmtime(started))}"
     text = f"{table(records)}\n\n{about}; {time.time() - started:.0f} s.\n"
     print(f"\n{text}")
     if options.table:
@@ -55,6 +57,16 @@ def main() -> int:
     return int(any(record["met"] is False for record in records))
 
 
+def keep_to_what_works() -> None:
+    """Some virtual machines announce matrix instructions that they do not have: without them, if one dies of it."""
+    if "ONEDNN_MAX_CPU_ISA" in os.environ:
+        return
+    probe = "import torch; x = torch.ones(64, 64, dtype=torch.bfloat16); x @ x"
+    if subprocess.run([sys.executable, "-c", probe], check=False).returncode < 0:
+        os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE_FP16"
+        os.execv(sys.executable, [sys.executable, "-m", "benchmarks", *sys.argv[1:]])
+
+
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    keep_to_what_works()
     sys.exit(main())

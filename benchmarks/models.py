@@ -120,7 +120,7 @@ def build(size: Size, *, device: str | None = None, seed: int = 0) -> TheWorldFo
 def plain(model: TheWorldForConditionalGeneration) -> Gemma3ForConditionalGeneration:
     """The base VLM, on the same weights."""
     with torch.device("meta"):
-        stock = Gemma3ForConditionalGeneration(vlm_config(_size(model)))
+        stock = Gemma3ForConditionalGeneration(vlm_config(_size(model))).requires_grad_(False)
     own = {key: value for key, value in model.state_dict(keep_vars=True).items() if ".world_" not in key}
     stock.load_state_dict(own, assign=True)
     for name, buffer in model.named_buffers():

@@ -29,7 +29,7 @@ def counted_rows() -> Iterator[Row]:
     prefills = {
         "ours": count(lambda: model(**given, use_cache=True, logits_to_keep=1)),
         "plain": count(lambda: stock(**_theirs(given), use_cache=True, logits_to_keep=1)),
-        "predecessor": count(lambda: before.logits(given, DynamicCache()).argmax(-1)[0, -1].item()),
+        "predecessor": count(lambda: before.logits(given, DynamicCache())),
     }
     syncs = {name: float(one.syncs) for name, one in prefills.items()}
     yield counted("ops.syncs_prefill", syncs["ours"], arms=syncs, **about)
