@@ -11,13 +11,10 @@ from transformers.generation import GenerationConfig, LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from theworld_fusion.placeholders import NoPlaceholders
+from theworld_fusion.prefix import HAS_WORLD, PrefixCache, prefix_length
 
 BOUNDARIES = ("world_start", "world_end")
 """transformers deals encoded inputs to a prefill's chunks by ``config.{name}_token_id``; these say where one begins."""
-
-
-_HAS_WORLD = "has_world"
-"""Attribute of a cache with world input in it: a later turn on it has to know, and gated prompts do not show it."""
 
 
 class GatedImageFeatures(BaseModelOutputWithPooling):
@@ -26,6 +23,12 @@ class GatedImageFeatures(BaseModelOutputWithPooling):
 
 class WorldGeneration:
     """Mixed into the model before Gemma 3's class; every method is one of transformers' own hooks."""
+
+    def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        """transformers' own; ``past_key_values`` may be a ``PrefixCache`` too."""
+        if isinstance(prefix := kwargs.get("past_key_values"), PrefixCache):
+            kwargs, inputs = prefix.begin(self, kwargs if inputs is None else {**kwargs, "input_ids": inputs}), None
+        return super().generate(inputs, *args, **kwargs)
 
     def prepare_inputs_for_generation(  # the name ``kwargs`` matters: transformers inspects it
         self,
@@ -76,15 +79,34 @@ class WorldGeneration:
         if (
             encoded.get("world") is not None
             or isinstance(encoded.get("image"), GatedImageFeatures)
-            or getattr(cache, _HAS_WORLD, False)
+            or getattr(cache, HAS_WORLD, False)
             or (ids is not None and (ids == config.world_token_id).any())
         ):
             if cache is not None:
-                setattr(cache, _HAS_WORLD, True)
+                setattr(cache, HAS_WORLD, True)
             marker = config.image_token_id if config.world_fusion == "gated" else config.world_token_id
             placeholders = [*config.world_token_ids, config.image_token_id]
             processors.insert(0, NoPlaceholders(placeholders, marker, None if ids is None else ids.shape[1]))
         return processors
+
+    def _expand_inputs_for_generation(
+        self,
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,
+        input_ids: Tensor | None = None,
+        **model_kwargs: Any,
+    ) -> tuple[Tensor | None, dict[str, Any]]:
+        """transformers deals media out by the placeholders of the prompt, and those of a prefix have none left."""
+        known, encoded = prefix_length(model_kwargs.get("past_key_values")), model_kwargs.get("mm_encoder_outputs")
+        if expand_size > 1 and known and encoded:
+            new = self._expand_multimodal_outputs(input_ids[:, known:], encoded, expand_size)
+            model_kwargs["mm_encoder_outputs"] = None
+        ids, model_kwargs = super()._expand_inputs_for_generation(
+            expand_size, is_encoder_decoder, input_ids, **model_kwargs
+        )
+        if expand_size > 1 and known and encoded:
+            model_kwargs["mm_encoder_outputs"] = new
+        return ids, model_kwargs
 
     def _expand_multimodal_outputs(
         self,
