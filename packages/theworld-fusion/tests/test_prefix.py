@@ -1,4 +1,4 @@
-# pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false
+# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportCallIssue=false, reportArgumentType=false
 # transformers annotates generate, processors and from_pretrained otherwise than they are.
 """A prefix that is reused: the same answers as without, nothing computed twice, and never another picture's."""
 
@@ -304,19 +304,28 @@ def test_rows_of_uneven_length_reuse_what_lies_before_the_block_that_padding_wou
     assert seen["text"][0] < inputs["input_ids"].shape[1]
 
 
+def continued(prefix: PrefixCache, model: TheWorldForConditionalGeneration, inputs: Inputs) -> Inputs:
+    """What ``generate`` makes of its arguments."""
+    ids = inputs["input_ids"]
+    return {
+        "input_ids": ids,
+        **prefix.begin(model, ids, {name: inputs[name] for name in inputs if name != "input_ids"}),
+    }
+
+
 def test_what_is_kept_is_shared_and_never_written_to(lively: Pair) -> None:
     model, processor = lively
     prefix = PrefixCache()
     first, second = (encode(processor, chat(clip(1), text=text)) for text in QUESTIONS[:2])
     old = generate(model, first, past_key_values=prefix).past_key_values
     kept = [(layer.keys.clone(), layer.values.clone()) for layer in old.layers]
-    begun = prefix.begin(model, dict(second))
+    begun = continued(prefix, model, second)
     for mine, theirs in zip(begun["past_key_values"].layers, old.layers, strict=True):
         assert mine.keys.untyped_storage().data_ptr() == theirs.keys.untyped_storage().data_ptr()
         assert mine.values.shape[-2] == prefix.reused
     for settings in ({}, {"num_beams": 3}):
         generate(model, begun, **settings)
-        begun = prefix.begin(model, dict(second))
+        begun = continued(prefix, model, second)
     for layer, (keys, values) in zip(old.layers, kept, strict=True):
         assert torch.equal(layer.keys, keys)
         assert torch.equal(layer.values, values)
@@ -386,5 +395,5 @@ def test_what_cannot_go_with_a_prefix_is_refused(lively: Pair) -> None:
     refused("prefill_chunk_size cuts", {}, prefill_chunk_size=8)
     refused("cache_implementation", {}, cache_implementation="static")
     generate(model, inputs, past_key_values=prefix)
-    refused("cannot begin with a prefix", {}, prompt_lookup_num_tokens=3)
+    refused("cannot go on from a prefix", {}, prompt_lookup_num_tokens=3)
     assert_uncached(model, inputs, prefix)

@@ -11,7 +11,7 @@ from transformers.generation import GenerationConfig, LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from theworld_fusion.placeholders import NoPlaceholders
-from theworld_fusion.prefix import HAS_WORLD, PrefixCache, prefix_length
+from theworld_fusion.prefix import HAS_WORLD, PrefixCache, PromptCache
 
 BOUNDARIES = ("world_start", "world_end")
 """transformers deals encoded inputs to a prefill's chunks by ``config.{name}_token_id``; these say where one begins."""
@@ -24,11 +24,30 @@ class GatedImageFeatures(BaseModelOutputWithPooling):
 class WorldGeneration:
     """Mixed into the model before Gemma 3's class; every method is one of transformers' own hooks."""
 
-    def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
-        """transformers' own; ``past_key_values`` may be a ``PrefixCache`` too."""
-        if isinstance(prefix := kwargs.get("past_key_values"), PrefixCache):
-            kwargs, inputs = prefix.begin(self, kwargs if inputs is None else {**kwargs, "input_ids": inputs}), None
-        return super().generate(inputs, *args, **kwargs)
+    def _prepare_model_inputs(
+        self, inputs: Tensor | None, bos_token_id: Tensor | None, model_kwargs: dict[str, Any]
+    ) -> tuple[Tensor, str | None, dict[str, Any]]:
+        """A ``PrefixCache`` takes from a call what it knows of the prompt, before anything is encoded."""
+        tensor, name, model_kwargs = super()._prepare_model_inputs(inputs, bos_token_id, model_kwargs)
+        if isinstance(prefix := model_kwargs.get("past_key_values"), PrefixCache):
+            if name != "input_ids":
+                raise ValueError("a PrefixCache compares prompts by their ids. Pass input_ids, and no inputs_embeds.")
+            model_kwargs = prefix.begin(self, tensor, model_kwargs)
+        return tensor, name, model_kwargs
+
+    def _prepare_cache_for_generation(
+        self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """What a ``PrefixCache`` keeps is computed at once and stays."""
+        if isinstance(model_kwargs.get("past_key_values"), PromptCache):
+            if not generation_config.use_cache:
+                raise ValueError("use_cache is False, and past_key_values is a PrefixCache. Leave one of them out.")
+            if generation_config.prefill_chunk_size:
+                raise ValueError(
+                    "prefill_chunk_size cuts through pictures, and what was cut would be kept. Leave it out with a "
+                    "PrefixCache."
+                )
+        return super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
 
     def prepare_inputs_for_generation(  # the name ``kwargs`` matters: transformers inspects it
         self,
@@ -97,15 +116,16 @@ class WorldGeneration:
         **model_kwargs: Any,
     ) -> tuple[Tensor | None, dict[str, Any]]:
         """transformers deals media out by the placeholders of the prompt, and those of a prefix have none left."""
-        known, encoded = prefix_length(model_kwargs.get("past_key_values")), model_kwargs.get("mm_encoder_outputs")
-        if expand_size > 1 and known and encoded:
-            new = self._expand_multimodal_outputs(input_ids[:, known:], encoded, expand_size)
+        encoded, dealt = model_kwargs.get("mm_encoder_outputs"), None
+        cache = model_kwargs.get("past_key_values")
+        if expand_size > 1 and encoded and input_ids is not None and isinstance(cache, PromptCache):
+            dealt = self._expand_multimodal_outputs(input_ids[:, cache.begun :], encoded, expand_size)
             model_kwargs["mm_encoder_outputs"] = None
         ids, model_kwargs = super()._expand_inputs_for_generation(
             expand_size, is_encoder_decoder, input_ids, **model_kwargs
         )
-        if expand_size > 1 and known and encoded:
-            model_kwargs["mm_encoder_outputs"] = new
+        if dealt is not None:
+            model_kwargs["mm_encoder_outputs"] = dealt
         return ids, model_kwargs
 
     def _expand_multimodal_outputs(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from copy import copy
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
@@ -40,34 +40,31 @@ class PrefixCache:
         """Forget the prompt and free its memory."""
         self.reused = 0
         self._row: PromptRow | None = None
-        self._cache: Cache | None = None
+        self._cache: Any = None
         self._weights: list[tuple[int, int]] = []
 
-    def begin(self, model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
-        """``generate`` calls this: its arguments with what is known left out, and with a cache that holds it.
+    def begin(self, model: Any, input_ids: Int[Tensor, "b l"], inputs: dict[str, Any]) -> dict[str, Any]:
+        """``generate`` calls this: its other arguments with what is known left out, and with a cache that holds it.
 
         That cache is filled by the call and looked at in the next one. Its beginning is a view of the cache before,
         which nothing writes to: layers grow by concatenation.
 
-        Args:
-            inputs: keyword arguments of ``generate``, for ``b`` rows.
-
         Raises:
-            ValueError: an argument cannot go with a prefix, padding is not on the left, or media are missing.
+            ValueError: positions are given, padding is not on the left, or media are missing.
         """
-        _check(model, inputs)
-        rows, weights = read_rows(model.config, inputs), _weights(model)
+        if inputs.get("position_ids") is not None:
+            raise ValueError("a PrefixCache counts positions itself. Leave position_ids out.")
+        rows, weights = read_rows(model.config, input_ids, inputs), _weights(model)
         known = self._row if weights == self._weights else None
         rows = [row.settled(known) for row in rows]
         columns = 0
-        if known is not None and self._cache is not None:
+        if known is not None:
             columns = common_columns(rows, known, _filled(self._cache, model.config) - known.padding)
         lengths = [max(0, columns - row.padding) for row in rows]
         self.reused = sum(lengths)
-        cache = DynamicCache()
-        if known is not None and self._cache is not None and self.reused:
-            padding = [row.padding for row in rows]
-            cache.layers = [_PrefixLayer(layer, known.padding, padding, columns) for layer in self._cache.layers]
+        cache = PromptCache()
+        if known is not None and self.reused:
+            cache.begin(self._cache, known.padding, [row.padding for row in rows], columns)
         blocks = [
             (block, block.start < length) for row, length in zip(rows, lengths, strict=True) for block in row.blocks
         ]
@@ -76,6 +73,8 @@ class PrefixCache:
             if any(is_known and block.numbers[kind] for block, is_known in blocks):
                 left = [number for block, is_known in blocks if not is_known for number in block.numbers[kind]]
                 rest = _with_media(rest, kind, left)
+        if self.reused and not any(row.types[length:].any() for row, length in zip(rows, lengths, strict=True)):
+            rest.pop("token_type_ids", None)  # a mask for blocks takes long to make, and what is new has none
         had_world = getattr(self._cache, HAS_WORLD, False)
         if any(
             block.numbers["world"] or (had_world and is_known and block.numbers["image"]) for block, is_known in blocks
@@ -85,40 +84,52 @@ class PrefixCache:
         return {**rest, "past_key_values": cache}
 
 
-class _PrefixLayer(DynamicLayer):
-    """A layer that begins with tokens of another one, and keeps all: a sliding layer's mask does what its window does.
+class PromptCache(DynamicCache):
+    """What one call computes, all of it in every layer: a sliding layer's mask does what its window would.
 
-    Args:
-        layer: of which the first row is taken.
-        start: column where its prompt begins.
-        padding: of each row, on the left.
-        columns: how many there are at first, padding included.
+    Attributes:
+        begun: columns that were there before the call.
     """
 
-    def __init__(self, layer: Any, start: int, padding: Sequence[int], columns: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.lazy_initialization(layer.keys, layer.values)
-        self.keys, self.values = (
-            _beginning(states[:1, :, start:], padding, columns) for states in (layer.keys, layer.values)
+        self.begun = 0
+
+    def begin(self, other: Cache, start: int, padding: Sequence[int], columns: int) -> None:
+        """Take a prompt's beginning over.
+
+        Args:
+            other: of which the first row is taken.
+            start: column where its prompt begins.
+            padding: of each new row, on the left.
+            columns: how many there are then, padding included.
+        """
+        for layer in other.layers:
+            own, theirs = _PrefixLayer(), _states(layer)
+            own.lazy_initialization(*theirs)
+            own.keys, own.values = (_beginning(states[:1, :, start:], padding, columns) for states in theirs)
+            self.layers.append(own)
+        self.begun = columns
+
+    def activate_past_recording(self) -> None:
+        """transformers calls this as assisted decoding begins, which runs a whole prompt on top of what is here."""
+        raise ValueError(
+            "assisted decoding and prompt lookup cannot go on from a prefix. Leave the PrefixCache out of this call."
         )
 
+
+class _PrefixLayer(DynamicLayer):
+    """Rows of a batch, and beams, share one beginning until they have something of their own."""
+
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Append; rows of a batch, and beams, share one beginning until they have something of their own."""
-        if (repeats := len(key_states) // len(self.keys)) > 1:
+        """Append."""
+        if (repeats := len(key_states) // len(_states(self)[0])) > 1:
             self.batch_repeat_interleave(repeats)
         return super().update(key_states, value_states, *args, **kwargs)
 
-    def activate_past_recording(self) -> None:
-        """transformers calls this as assisted decoding begins, which runs the whole prompt on top of what is here."""
-        raise ValueError(
-            "assisted decoding and prompt lookup cannot begin with a prefix. Leave past_key_values out of this call."
-        )
 
-
-def prefix_length(cache: Any) -> int:
-    """Columns that a cache of ``PrefixCache.begin`` was made with, before anything was appended."""
-    layer = next(iter(getattr(cache, "layers", ())), None)
-    return layer.get_seq_length() if isinstance(layer, _PrefixLayer) else 0
+def _states(layer: Any) -> tuple[Float[Tensor, "b h l d"], Float[Tensor, "b h l d"]]:
+    return layer.keys, layer.values
 
 
 def _with_media(inputs: dict[str, Any], kind: str, numbers: list[int]) -> dict[str, Any]:
@@ -139,7 +150,7 @@ def _with_media(inputs: dict[str, Any], kind: str, numbers: list[int]) -> dict[s
     return {**rest, "mm_encoder_outputs": encoded}
 
 
-def _filled(cache: Cache, config: Any) -> int:
+def _filled(cache: Any, config: Any) -> int:
     """Columns that every layer has: a call may have been interrupted."""
     if len(cache.layers) < config.get_text_config().num_hidden_layers:
         return 0
@@ -154,20 +165,6 @@ def _beginning(states: Float[Tensor, "1 h l d"], padding: Sequence[int], columns
     for row, start in zip(rows, padding, strict=True):
         row[:, start:] = states[0, :, : max(0, columns - start)]
     return rows
-
-
-def _check(model: Any, inputs: dict[str, Any]) -> None:
-    if inputs.get("input_ids") is None or inputs.get("inputs_embeds") is not None:
-        raise ValueError("a PrefixCache compares prompts by their ids. Pass input_ids, and no inputs_embeds.")
-    if inputs.get("position_ids") is not None:
-        raise ValueError("a PrefixCache counts positions itself. Leave position_ids out.")
-    if inputs.get("use_cache") is False:
-        raise ValueError("use_cache is False, and past_key_values is a PrefixCache. Leave one of them out.")
-    settings = inputs.get("generation_config") or model.generation_config
-    if inputs.get("prefill_chunk_size") or settings.prefill_chunk_size:
-        raise ValueError(
-            "prefill_chunk_size cuts through pictures, and what was cut would be kept. Leave it out with a PrefixCache."
-        )
 
 
 def _weights(model: Any) -> list[tuple[int, int]]:

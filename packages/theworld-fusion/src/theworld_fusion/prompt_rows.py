@@ -1,6 +1,6 @@
 """Prompts as a cache compares them: ids, token types, and blocks of tokens that stand for pictures and world items.
 
-Shapes: ``l`` token of a row, without padding.
+Shapes: ``b`` row, ``l`` token; of a ``PromptRow`` without padding.
 """
 
 from dataclasses import dataclass, replace
@@ -72,9 +72,13 @@ class PromptRow:
         return length
 
 
-def read_rows(config: Any, inputs: dict[str, Any]) -> list[PromptRow]:
-    """The rows of a call, with its media dealt to them."""
-    ids: Tensor = inputs["input_ids"].cpu()
+def read_rows(config: Any, input_ids: Int[Tensor, "b l"], inputs: dict[str, Any]) -> list[PromptRow]:
+    """The rows of a call, with its media dealt to them.
+
+    Raises:
+        ValueError: padding is not on the left, or the media are not those of the prompts.
+    """
+    ids = input_ids.cpu()
     mask, types = (inputs.get(name) for name in ("attention_mask", "token_type_ids"))
     mask = torch.ones_like(ids) if mask is None else mask.cpu()
     types = torch.zeros_like(ids) if types is None else types.cpu()
