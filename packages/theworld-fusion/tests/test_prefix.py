@@ -287,7 +287,8 @@ def test_batches_of_questions_on_one_picture(windowed: Pair, kwargs: dict[str, A
         )
     assert prefix.reused >= 3 * media_end(single)
     assert sum(seen["world"]) == 6, "the batch without a prefix"
-    for inputs in (uneven, even, mixed, uneven, single, uneven, uneven):
+    padded = encode(processor, chat(*items), padding="max_length", max_length=single["input_ids"].shape[1] + 7)
+    for inputs in (uneven, even, padded, mixed, uneven, single, padded, padded, uneven, uneven):
         assert_uncached(model, inputs, prefix, **kwargs)
     assert prefix.reused > 0
 

@@ -8,7 +8,7 @@ from copy import copy
 from typing import Any
 
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from theworld_fusion.prompt_rows import MEDIA, PromptRow, common_columns, read_rows
@@ -167,10 +167,11 @@ def _beginning(states: Float[Tensor, "1 h l d"], padding: Sequence[int], columns
     return rows
 
 
-def _weights(model: Any) -> list[tuple[int, int]]:
+def _weights(model: nn.Module) -> list[tuple[int, int]]:
     """Differs once a parameter was replaced or written to. Offloaded ones are replaced in each pass, and left out."""
     return [
         (id(weight), 0 if weight.is_inference() else weight._version)
-        for weight in model.parameters()
-        if not weight.is_meta
+        for module in model.modules()
+        for weight in module._parameters.values()  # parameters() spells names, which takes longer than all the rest
+        if weight is not None and not weight.is_meta
     ]
