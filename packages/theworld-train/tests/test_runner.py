@@ -118,7 +118,7 @@ def test_the_prompt_and_the_choices_are_what_training_sees(pair: Pair) -> None:
 def test_no_logits_are_made_but_those_of_the_choices(pair: Pair, tmp_path: Path) -> None:
     model, seen = pair[0], []
     encoders = [model.model.vision_tower, model.model.world_encoder]
-    counts = [0, 0]
+    counts, run = [0, 0], []
 
     def count(place: int) -> Callable[..., None]:
         def hook(module: Any, inputs: Any, output: Any) -> None:
@@ -128,13 +128,21 @@ def test_no_logits_are_made_but_those_of_the_choices(pair: Pair, tmp_path: Path)
 
     handles = [part.register_forward_hook(count(place)) for place, part in enumerate(encoders)]
     handles.append(model.lm_head.register_forward_hook(lambda head, inputs, logits: seen.append(logits.shape[1])))
+    language = model.model.language_model
+    handles.append(
+        language.register_forward_pre_hook(
+            lambda module, inputs, settings: run.append(tuple(settings["inputs_embeds"].shape[:2])), with_kwargs=True
+        )
+    )
     try:
         run_task(*pair, TEN, tmp_path / "out", batch_size=5, show=False)
     finally:
         for handle in handles:
             handle.remove()
     longest = max(len(tokens) for tokens in choice_tokens(pair[1], TEN.items()[0].messages, CHOICES))
-    assert max(seen) == longest + 1
+    assert seen[2:] == [1, longest - 1] * 2
+    assert [rows for rows, _ in run[2:]] == [5, 15] * 2  # each prompt once, then its three choices
+    assert [tokens for _, tokens in run[3::2]] == [longest - 1] * 2
     assert counts[1] == 11 + 1  # each clip once for all its choices, and one more to see that the world matters
 
 

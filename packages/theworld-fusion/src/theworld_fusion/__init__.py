@@ -15,6 +15,7 @@ from theworld_fusion.hub import is_adapter as is_adapter
 from theworld_fusion.hub import is_hub_id as is_hub_id
 from theworld_fusion.modeling_theworld import TheWorldForConditionalGeneration as TheWorldForConditionalGeneration
 from theworld_fusion.modeling_theworld import TheWorldModel as TheWorldModel
+from theworld_fusion.prefix import PrefixCache as PrefixCache
 from theworld_fusion.processing_theworld import TheWorldProcessor as TheWorldProcessor
 from theworld_fusion.registration import register
 

@@ -11,13 +11,10 @@ from transformers.generation import GenerationConfig, LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from theworld_fusion.placeholders import NoPlaceholders
+from theworld_fusion.prefix import HAS_WORLD, PrefixCache, PromptCache
 
 BOUNDARIES = ("world_start", "world_end")
 """transformers deals encoded inputs to a prefill's chunks by ``config.{name}_token_id``; these say where one begins."""
-
-
-_HAS_WORLD = "has_world"
-"""Attribute of a cache with world input in it: a later turn on it has to know, and gated prompts do not show it."""
 
 
 class GatedImageFeatures(BaseModelOutputWithPooling):
@@ -26,6 +23,31 @@ class GatedImageFeatures(BaseModelOutputWithPooling):
 
 class WorldGeneration:
     """Mixed into the model before Gemma 3's class; every method is one of transformers' own hooks."""
+
+    def _prepare_model_inputs(
+        self, inputs: Tensor | None, bos_token_id: Tensor | None, model_kwargs: dict[str, Any]
+    ) -> tuple[Tensor, str | None, dict[str, Any]]:
+        """A ``PrefixCache`` takes from a call what it knows of the prompt, before anything is encoded."""
+        tensor, name, model_kwargs = super()._prepare_model_inputs(inputs, bos_token_id, model_kwargs)
+        if isinstance(prefix := model_kwargs.get("past_key_values"), PrefixCache):
+            if name != "input_ids":
+                raise ValueError("a PrefixCache compares prompts by their ids. Pass input_ids, and no inputs_embeds.")
+            model_kwargs = prefix.begin(self, tensor, model_kwargs)
+        return tensor, name, model_kwargs
+
+    def _prepare_cache_for_generation(
+        self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """What a ``PrefixCache`` keeps is computed at once and stays."""
+        if isinstance(model_kwargs.get("past_key_values"), PromptCache):
+            if not generation_config.use_cache:
+                raise ValueError("use_cache is False, and past_key_values is a PrefixCache. Leave one of them out.")
+            if generation_config.prefill_chunk_size:
+                raise ValueError(
+                    "prefill_chunk_size cuts through pictures, and what was cut would be kept. Leave it out with a "
+                    "PrefixCache."
+                )
+        return super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
 
     def prepare_inputs_for_generation(  # the name ``kwargs`` matters: transformers inspects it
         self,
@@ -76,15 +98,35 @@ class WorldGeneration:
         if (
             encoded.get("world") is not None
             or isinstance(encoded.get("image"), GatedImageFeatures)
-            or getattr(cache, _HAS_WORLD, False)
+            or getattr(cache, HAS_WORLD, False)
             or (ids is not None and (ids == config.world_token_id).any())
         ):
             if cache is not None:
-                setattr(cache, _HAS_WORLD, True)
+                setattr(cache, HAS_WORLD, True)
             marker = config.image_token_id if config.world_fusion == "gated" else config.world_token_id
             placeholders = [*config.world_token_ids, config.image_token_id]
             processors.insert(0, NoPlaceholders(placeholders, marker, None if ids is None else ids.shape[1]))
         return processors
+
+    def _expand_inputs_for_generation(
+        self,
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,
+        input_ids: Tensor | None = None,
+        **model_kwargs: Any,
+    ) -> tuple[Tensor | None, dict[str, Any]]:
+        """transformers deals media out by the placeholders of the prompt, and those of a prefix have none left."""
+        encoded, dealt = model_kwargs.get("mm_encoder_outputs"), None
+        cache = model_kwargs.get("past_key_values")
+        if expand_size > 1 and encoded and input_ids is not None and isinstance(cache, PromptCache):
+            dealt = self._expand_multimodal_outputs(input_ids[:, cache.begun :], encoded, expand_size)
+            model_kwargs["mm_encoder_outputs"] = None
+        ids, model_kwargs = super()._expand_inputs_for_generation(
+            expand_size, is_encoder_decoder, input_ids, **model_kwargs
+        )
+        if dealt is not None:
+            model_kwargs["mm_encoder_outputs"] = dealt
+        return ids, model_kwargs
 
     def _expand_multimodal_outputs(
         self,

@@ -1,6 +1,7 @@
 """Asking a model: the log-probability of each given choice, or what it says itself, greedily.
 
-Both ways ask with the same prompt, encode its pictures and clips once, and look whether world tokens arrived.
+Both ways ask with the same prompt, encode its pictures and clips once, and look whether world tokens arrived. Choices
+are compared behind one prompt: it is run once, however many there are.
 """
 
 import math
@@ -9,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
 from theworld_fusion import TheWorldProcessor
 from theworld_train.evaluate.prompts import Encodings, Prompt, encode, stack
@@ -107,17 +108,17 @@ class Asker:
     ) -> list[Reply]:
         rows = [row for row, options in enumerate(choices) for _ in options]
         ends = [tokens for options in choices for tokens in options.values()]
-        inputs = stack([prompts[row] for row in rows], ends, self.pad_token_id, self.model.device)
-        kept = max(len(tokens) for tokens in ends) + 1
-        logits = self.model(
+        inputs = stack(prompts, None, self.pad_token_id, self.model.device)
+        begun = self.model(
             **inputs,
             position_ids=positions(inputs["attention_mask"]),
-            mm_encoder_outputs=encodings.for_rows(rows),
-            logits_to_keep=kept,
-            use_cache=False,
-        ).logits
+            mm_encoder_outputs=encodings.for_rows(range(len(prompts))),
+            logits_to_keep=1,
+            use_cache=True,
+        )
+        reached = watch.reached(inputs["input_ids"], encodings, range(len(prompts)))
+        logits = self._continue(begun, inputs["attention_mask"], rows, ends)
         sums, greedy = (iter(found.tolist()) for found in score(logits, ends))
-        reached = watch.reached(inputs["input_ids"], encodings, rows)
         replies = []
         for row, options in enumerate(choices):
             likelihoods = {choice: next(sums) for choice in options}
@@ -125,10 +126,40 @@ class Asker:
                 raise ValueError("a choice's log-probability is not a number. Look at the model's weights and dtype.")
             best = max(likelihoods, key=likelihoods.__getitem__)  # of equals the first
             said = {choice: next(greedy) for choice in options}
-            consumed = all(ok for of, ok in zip(rows, reached, strict=True) if of == row)
             tokens = len(options[best])
-            replies.append(Reply(text=best, likelihoods=likelihoods, greedy=said, tokens=tokens, consumed=consumed))
+            replies.append(Reply(text=best, likelihoods=likelihoods, greedy=said, tokens=tokens, consumed=reached[row]))
         return replies
+
+    def _continue(
+        self,
+        begun: Any,
+        attention_mask: Int[Tensor, "b l"],
+        rows: Sequence[int],
+        answers: Sequence[Int[Tensor, " _"]],
+    ) -> Float[Tensor, "r k v"]:
+        """Logits at each answer's tokens: its prompt was run once for all of its answers.
+
+        Args:
+            begun: the model's output for the prompts.
+            rows: each answer's prompt.
+        """
+        of = torch.tensor(rows, device=attention_mask.device)
+        logits = begun.logits[of]
+        if (longest := max(len(tokens) for tokens in answers) - 1) == 0:
+            return logits
+        # On the right, where padding is seen by nothing.
+        known = [nn.functional.pad(tokens[:-1], (0, longest + 1 - len(tokens)), value=-1) for tokens in answers]
+        ids = torch.stack(known).to(attention_mask)
+        mask = torch.cat([attention_mask[of], (ids >= 0).to(attention_mask)], dim=1)
+        begun.past_key_values.batch_select_indices(of)
+        after = self.model(
+            input_ids=ids.where(ids >= 0, self.pad_token_id),
+            attention_mask=mask,
+            position_ids=positions(mask)[:, -longest:],
+            past_key_values=begun.past_key_values,
+            use_cache=True,
+        )
+        return torch.cat([logits, after.logits], dim=1)
 
     def _generate(self, prompts: Sequence[Prompt], encodings: Encodings, watch: WorldWatch) -> list[Reply]:
         rows = range(len(prompts))
@@ -158,12 +189,11 @@ def score(logits: Tensor, answers: Sequence[Int[Tensor, " _"]]) -> tuple[Tensor,
     likeliest at its place; both ``[b]``.
 
     Args:
-        logits: at the last positions, at least one more than the longest answer has tokens, ``[b, k, v]``.
-        answers: the last tokens of each row.
+        logits: where each answer begins and after each of its tokens, ``[b, k, v]``.
     """
     sums, greedy = [], []
     for row, answer in zip(logits, answers, strict=True):  # row by row: a float32 copy of all is twice their memory
-        scores, wanted = row[-len(answer) - 1 : -1].float(), answer.to(row.device)
+        scores, wanted = row[: len(answer)].float(), answer.to(row.device)
         chosen = scores.gather(-1, wanted.unsqueeze(-1)).squeeze(-1)
         sums.append((chosen - scores.logsumexp(-1)).sum())
         greedy.append((scores.argmax(-1) == wanted).all())
