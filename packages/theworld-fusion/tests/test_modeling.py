@@ -241,11 +241,15 @@ def test_world_features_of_another_encoder_are_refused(pair: Pair) -> None:
         model(**inputs, world_features=[features[..., :8]])
 
 
-def test_slots_that_are_not_the_features_are_refused(pair: Pair) -> None:
+@pytest.mark.parametrize("world", ["on", "off"])
+def test_slots_that_are_not_the_features_are_refused(pair: Pair, world: str) -> None:
     model, processor = pair
-    inputs = encode(processor, chat(picture(0), clip(1)))
-    with pytest.raises(RuntimeError, match="does not have exactly 36 slots"):
-        model(**{**inputs, "pixel_values_world": inputs["pixel_values_world"][:1]})
+    inputs = encode(processor, chat(picture(0), clip(1)), world=world)
+    with pytest.raises(ValueError, match="the prompt has 32 slots for 16 features"):
+        model(**{**inputs, "pixel_values": inputs["pixel_values"][:1]})
+    if world == "on":
+        with pytest.raises(ValueError, match="the prompt has 63 slots for 36 features"):
+            model(**{**inputs, "pixel_values_world": inputs["pixel_values_world"][:1]})
 
 
 def test_world_input_for_a_model_without_a_world_branch_is_refused(build: Callable[..., Pair], pair: Pair) -> None:

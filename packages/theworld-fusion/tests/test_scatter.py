@@ -17,14 +17,14 @@ def test_rows_with_different_numbers_of_slots() -> None:
 
 def test_no_slots_and_no_features() -> None:
     embeds = torch.randn(2, 3, 4)
-    with pytest.raises(RuntimeError, match="does not have exactly 1 slots"):
+    with pytest.raises(ValueError, match="the prompt has 0 slots for 1 features"):
         scatter_features(embeds, torch.zeros(2, 3, dtype=torch.bool), torch.randn(1, 4))
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_wrong_count_is_refused(count: int) -> None:
     slots = torch.tensor([[True, True, False]])
-    with pytest.raises(RuntimeError, match=f"does not have exactly {count} slots"):
+    with pytest.raises(ValueError, match=f"the prompt has 2 slots for {count} features. Build"):
         scatter_features(torch.randn(1, 3, 4), slots, torch.randn(count, 4))
 
 

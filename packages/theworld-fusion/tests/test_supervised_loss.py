@@ -14,7 +14,6 @@ from torch.utils._pytree import tree_leaves
 from transformers.loss.loss_utils import ForCausalLMLoss
 
 from theworld_fusion.loss import causal_lm_loss, supervised_loss
-from theworld_fusion.testing import chat, encode, random_clip, random_picture
 from theworld_tokens import IGNORE_INDEX
 
 ROWS, LENGTH, WIDTH, VOCABULARY = 3, 12, 16, 50
@@ -281,27 +280,3 @@ def test_the_watch_sees_what_all_logits_take() -> None:
         causal_lm_loss(head(hidden), labels, BIG).backward()
     assert watch.biggest == 64 * BIG
     assert watch.peak > 10 * 64 * BIG
-
-
-def test_no_weight_of_a_frozen_language_model_is_in_a_batched_product(build: Callable[..., Any]) -> None:
-    model, processor = build()
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_("world_projector" in name)
-    inputs = encode(processor, [chat(random_picture(0)), chat(random_clip(1))])
-    # Gemma's own image projector makes one, forwards, for the image features.
-    inputs["mm_encoder_outputs"] = {"image": model.model.get_image_features(inputs.pop("pixel_values"))}
-    with Watch(model) as watch:
-        model.train()(**inputs, labels=inputs["input_ids"]).loss.backward()
-    assert watch.products["mm"] > 30
-    assert not watch.products["bmm"] + watch.products["baddbmm"]
-
-
-def test_nor_is_the_head_when_one_logit_is_kept(build: Callable[..., Any]) -> None:
-    model, processor = build()
-    model.requires_grad_(False)
-    inputs = encode(processor, [chat(random_picture(0)), chat(random_clip(1))])
-    with Watch(model.lm_head) as watch, torch.no_grad():
-        last = model(**inputs, logits_to_keep=1).logits
-        every = model(**inputs).logits
-    assert watch.products == {"mm": 2}
-    torch.testing.assert_close(last, every[:, -1:], rtol=0, atol=1e-5)

@@ -38,6 +38,7 @@ CASES = {
     "model.config": "model.config.world_attention=causal",
     "model.dtype": "model.dtype=bfloat16",
     "model.gradient_checkpointing": "model.gradient_checkpointing=true",
+    "model.liger": "model.liger=true",
     "model.init_from": "model.init_from={other}",
     "stages.*.name": "stages.0.name=other",
     "stages.*.steps": "stages.0.steps=3",
@@ -125,6 +126,8 @@ def effect(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folders: tuple[Path,
             patch.setattr(run, "Batches", batches)
             patch.setattr(run, "load", lambda batches, **_: batches)
             patch.setattr(run, "fill_adapter", lambda model, folder: seen.append(folder) or set())
+            for name in ("check_liger", "teach_liger"):
+                patch.setattr(run, name, lambda *_: None)
             patch.setattr(run, "open_loggers", lambda recipe, out, step: seen.append((recipe.name, recipe.log)) or [])
             with pytest.raises(Seen):
                 run_recipe(recipe, tmp_path / str(next(number)))

@@ -99,7 +99,8 @@ class WorldGeneration:
             encoded.get("world") is not None
             or isinstance(encoded.get("image"), GatedImageFeatures)
             or getattr(cache, HAS_WORLD, False)
-            or (ids is not None and (ids == config.world_token_id).any())
+            # A cache that forward() filled. Only then, for to look at ids is to wait for the device.
+            or (ids is not None and cache is not None and cache.get_seq_length() and config.world_token_id in ids)
         ):
             if cache is not None:
                 setattr(cache, HAS_WORLD, True)

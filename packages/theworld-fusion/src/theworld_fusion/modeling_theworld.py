@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoModel, Gemma3ForConditionalGeneration, Gemma3Model, Gemma3PreTrainedModel
 from transformers.cache_utils import Cache
@@ -20,6 +21,7 @@ from transformers.models.gemma3.modeling_gemma3 import (
     Gemma3CausalLMOutputWithPast,
     Gemma3ModelOutputWithPast,
     Gemma3MultiModalProjector,
+    Gemma3RMSNorm,
 )
 from transformers.processing_utils import Unpack
 from transformers.utils.generic import TransformersKwargs, can_return_tuple
@@ -63,6 +65,13 @@ class TheWorldPreTrainedModel(Gemma3PreTrainedModel):
                 module.freeze()
 
 
+class _ImageRMSNorm(Gemma3RMSNorm):
+    """Before Gemma's image projector: a strided tensor times a frozen weight would be a batched product."""
+
+    def forward(self, x: Float[Tensor, "n k c"]) -> Float[Tensor, "n k c"]:
+        return super().forward(x).contiguous()
+
+
 class TheWorldModel(TheWorldPreTrainedModel, Gemma3Model):
     """SigLIP tower, world encoder and language model, without the head."""
 
@@ -70,6 +79,8 @@ class TheWorldModel(TheWorldPreTrainedModel, Gemma3Model):
         Gemma3PreTrainedModel.__init__(self, config)
         self.vision_tower = AutoModel.from_config(config.vision_config)
         self.multi_modal_projector = Gemma3MultiModalProjector(config)
+        vision = config.vision_config
+        self.multi_modal_projector.mm_soft_emb_norm = _ImageRMSNorm(vision.hidden_size, eps=vision.layer_norm_eps)
         self.vocab_size = config.text_config.vocab_size
         self.language_model = AutoModel.from_config(config.text_config)
         if config.world_fusion != "none":
@@ -162,9 +173,10 @@ class TheWorldModel(TheWorldPreTrainedModel, Gemma3Model):
         given = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
         embeds, config = given, self.config
         if image is not None:
-            features = image.pooler_output.to(embeds.device, embeds.dtype)
-            mask = self.get_placeholder_mask(input_ids, inputs_embeds=given, image_features=features)
-            embeds = embeds.masked_scatter(mask, features)
+            features = image.pooler_output.to(embeds.device).flatten(0, -2)
+            embeds = scatter_features(embeds, self.placeholders(config.image_token_id, input_ids, given), features)
+        if world is None:
+            return embeds
         if len(world.pooler_output):  # a prefill's chunk may have a boundary and no soft token
             tokens = torch.cat([item.to(embeds.device) for item in world.pooler_output])
             embeds = scatter_features(embeds, self.placeholders(config.world_token_id, input_ids, given), tokens)
@@ -179,11 +191,12 @@ class TheWorldModel(TheWorldPreTrainedModel, Gemma3Model):
             embeds = torch.where(places.unsqueeze(-1), vector, embeds)
         return embeds
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
         pixel_values: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | dict[str, Any] | None = None,
         position_ids: torch.LongTensor | None = None,
         past_key_values: Cache | None = None,
         token_type_ids: torch.LongTensor | None = None,
@@ -200,27 +213,22 @@ class TheWorldModel(TheWorldPreTrainedModel, Gemma3Model):
         Raises:
             ValueError: an input is given twice or not at all, or world and image features do not belong together.
         """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("pass exactly one of input_ids and inputs_embeds.")
         encoded = self.with_world_features(mm_encoder_outputs or {}, pixel_values_world, world_features)
-        image, world = encoded.get("image"), encoded.pop("world", None)
-        has_boundary = bool(encoded.keys() & set(BOUNDARIES))
-        encoded = {name: value for name, value in encoded.items() if name not in BOUNDARIES}
-        if world is None and has_boundary:
+        image, world = encoded.get("image"), encoded.get("world")
+        if pixel_values is not None:
+            if image is not None:
+                raise ValueError("image input is given twice. Pass pixel_values or mm_encoder_outputs, not both.")
+            image = self.get_image_features(pixel_values, return_dict=True)
+        if world is None and encoded.keys() & set(BOUNDARIES):
             world = BaseModelOutputWithPooling(pooler_output=[])
-        if world is not None:
-            if (input_ids is None) == (inputs_embeds is None):
-                raise ValueError("pass exactly one of input_ids and inputs_embeds.")
-            if pixel_values is not None:
-                if image is not None:
-                    raise ValueError("image input is given twice. Pass pixel_values or mm_encoder_outputs, not both.")
-                image = self.get_image_features(pixel_values, return_dict=True)
-            if self.config.world_fusion == "gated":
-                encoded["image"] = image = self.gate_image_features(image, world)
-            else:
-                inputs_embeds, input_ids, encoded = self._embed(input_ids, inputs_embeds, image, world), None, {}
-            pixel_values = None
+        if world is not None and self.config.world_fusion == "gated":
+            image, world = self.gate_image_features(image, world), None
+        if image is not None or world is not None:  # Gemma's own way to write image features waits for the device
+            inputs_embeds, input_ids = self._embed(input_ids, inputs_embeds, image, world), None
         outputs = super().forward(
             input_ids=input_ids,
-            pixel_values=pixel_values,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
@@ -228,11 +236,10 @@ class TheWorldModel(TheWorldPreTrainedModel, Gemma3Model):
             inputs_embeds=inputs_embeds,
             labels=labels,
             use_cache=use_cache,
-            mm_encoder_outputs=encoded or None,
+            return_dict=True,
             **kwargs,
         )
-        if image is not None and isinstance(outputs, Gemma3ModelOutputWithPast):
-            outputs.image_hidden_states = image.pooler_output
+        outputs.image_hidden_states = None if image is None else image.pooler_output
         return outputs
 
 
@@ -260,7 +267,7 @@ class TheWorldForConditionalGeneration(
         self,
         input_ids: torch.LongTensor | None = None,
         pixel_values: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | dict[str, Any] | None = None,
         position_ids: torch.LongTensor | None = None,
         past_key_values: Cache | None = None,
         token_type_ids: torch.LongTensor | None = None,
@@ -313,7 +320,9 @@ class TheWorldForConditionalGeneration(
             settings = {name: kwargs.get(name) for name in ("num_items_in_batch", "shift_labels")}
             loss = supervised_loss(hidden, labels, self._logits, **settings)
         else:
-            logits = self._logits(slice_logits_to_keep(hidden, logits_to_keep))
+            if isinstance(logits_to_keep, Tensor) or logits_to_keep != hidden.shape[1]:
+                hidden = slice_logits_to_keep(hidden, logits_to_keep)
+            logits = self._logits(hidden)
             if labels is not None:
                 loss = self.loss_function(logits=logits, labels=labels, vocab_size=logits.shape[-1], **kwargs)
         return Gemma3CausalLMOutputWithPast(
@@ -341,7 +350,9 @@ class TheWorldForConditionalGeneration(
 
     def _logits(self, hidden: Tensor) -> Tensor:
         """Scores of all words after each hidden state, with the text model's softcap if it has one."""
-        logits = self.lm_head(hidden.contiguous())  # a strided slice times a frozen weight is a slow batched product
+        # As a matrix: a strided slice of more dimensions times a frozen weight would be a slow batched product.
+        rows = self.lm_head(hidden.flatten(0, -2))
+        logits = rows.view(*hidden.shape[:-1], rows.shape[-1])
         cap = self.config.text_config.final_logit_softcapping
         return logits if cap is None else cap * torch.tanh(logits / cap)
 

@@ -1,7 +1,7 @@
 """What is never generated."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers.generation import LogitsProcessor
 
@@ -19,13 +19,19 @@ class NoPlaceholders(LogitsProcessor):
 
     def __init__(self, ids: list[int], marker: int, prompt_length: int | None) -> None:
         self.ids, self.marker, self.prompt_length = ids, marker, prompt_length
+        self._banned: Bool[Tensor, "b v"] | None = None
 
     def __call__(self, input_ids: Int[Tensor, "b l"], scores: Float[Tensor, "b v"]) -> Float[Tensor, "b v"]:
         """Raw scores with minus infinity where a placeholder would be generated."""
-        scores = scores.clone()
+        if self._banned is None or self._banned.shape != scores.shape:
+            self._banned = self._find(input_ids, scores)
+        return scores.masked_fill(self._banned, -torch.inf)
+
+    def _find(self, input_ids: Int[Tensor, "b l"], scores: Float[Tensor, "b v"]) -> Bool[Tensor, "b v"]:
+        """Once for all steps, since prompts stay as they are: what each row may not generate."""
+        banned = torch.zeros_like(scores, dtype=torch.bool)
+        for token_id in self.ids:
+            banned[:, token_id] = True
         if self.prompt_length is None:
-            scores[:, self.ids] = -torch.inf
-        else:
-            rows = (input_ids[:, : self.prompt_length] == self.marker).any(-1, keepdim=True)
-            scores[:, self.ids] = scores[:, self.ids].masked_fill(rows, -torch.inf)
-        return scores
+            return banned
+        return banned & (input_ids[:, : self.prompt_length] == self.marker).any(-1, keepdim=True)

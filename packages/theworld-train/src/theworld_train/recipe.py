@@ -34,6 +34,8 @@ class ModelSettings(Settings):
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Of the frozen weights and of the arithmetic; trained weights are always float32."""
     gradient_checkpointing: bool = False
+    liger: bool = False
+    """Run Gemma's norms, feed-forward layers and rotary positions by liger-kernel; on accelerators."""
     init_from: str | None = None
     """Folder of an adapter whose weights a new run starts from; to go on with the same run is ``--resume``."""
 

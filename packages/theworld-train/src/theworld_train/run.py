@@ -26,6 +26,7 @@ from theworld_train.data.heldout import held_out
 from theworld_train.data.sources import check_folders
 from theworld_train.evaluate.held_out import HeldOut
 from theworld_train.jobs import Bars, Report
+from theworld_train.liger import check_liger, teach_liger
 from theworld_train.loggers import LOG, Lines, Logger, open_loggers, read_lines
 from theworld_train.lora import check_peft
 from theworld_train.pair import make_pair
@@ -69,6 +70,7 @@ def run_recipe(recipe: Recipe, out: Path, *, resume: Resume = False, report: Rep
     sharded = sharding.is_wanted()
     on_main(process, sharding.check_settings)
     on_main(process, lambda: check_peft(recipe))
+    on_main(process, lambda: check_liger(recipe))
     on_main(process, lambda: check_folders(recipe))
     with ExitStack() as stack:
         requested = stack.enter_context(stop_requests())
@@ -151,6 +153,8 @@ class _Run:
             (self.out / PARTS).write_text(json.dumps([asdict(row) for row in rows], indent=2), encoding="utf-8")
         bases = fingerprints(model, trained)
         reach_all(model)
+        if self.recipe.model.liger:
+            teach_liger()
         if self.sharded:
             sharding.shard(model, getattr(torch, self.recipe.model.dtype), torch.device(self.process.device or "cpu"))
             places = ", ".join(f"{size / 1e6:,.1f} MB on {kind}" for kind, size in sharding.resting(model).items())
@@ -248,6 +252,7 @@ def _arguments(recipe: Recipe, stage: StageSettings, index: int, out: Path) -> T
         bf16=recipe.model.dtype == "bfloat16",
         activation_checkpointing=recipe.model.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False} if recipe.model.gradient_checkpointing else None,
+        use_liger_kernel=recipe.model.liger,
         seed=recipe.seed + index,
         logging_steps=recipe.log.every,
         logging_nan_inf_filter=False,  # a loss that is not a number is shown as such

@@ -173,7 +173,7 @@ def _inputs(
 
 @contextmanager
 def _without_values(model: TheWorldForConditionalGeneration) -> Iterator[None]:
-    """Weights that have a device and no values, and no question to the ids, which have none either."""
+    """Weights that have a device and no values."""
     stand_ins: dict[int, Tensor] = {}
     for module in model.modules():
         for store in (module._parameters, module._buffers):
@@ -185,11 +185,7 @@ def _without_values(model: TheWorldForConditionalGeneration) -> Iterator[None]:
                     is_weight = isinstance(tensor, nn.Parameter)
                     stand_ins[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_weight else empty
                 store[name] = stand_ins[id(tensor)]
-    model.model.get_placeholder_mask = lambda input_ids, inputs_embeds, image_features: (
-        (input_ids == model.config.image_token_id).unsqueeze(-1).expand_as(inputs_embeds)
-    )
     yield
-    del model.model.get_placeholder_mask
 
 
 _FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
