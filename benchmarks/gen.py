@@ -1,5 +1,6 @@
 """Answers of 32 tokens about one picture: against plain Gemma 3 at equal length, and against the predecessor."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,17 +8,20 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from benchmarks.models import LENGTH, Size, build, features, geometry, picture, plain, prompt
+from benchmarks.models import IDS, LENGTH, TEXT, Size, build, features, geometry, picture, plain, prompt
 from benchmarks.ops import check_live
 from benchmarks.predecessor import Predecessor
 from benchmarks.row import Row
 from benchmarks.timing import interleaved, medians, ratio
+from theworld_fusion import PrefixCache, TheWorldForConditionalGeneration
 
 TOKENS = 32
+FLOAT32 = {"dtype": "float32"}
+"""Where a CPU has instructions for bfloat16, products cost next to nothing and ratios are those of the rest."""
 
 
 def timed_rows(full: bool) -> Iterator[Row]:
-    model = build("mid")
+    model = build("mid", dtype=torch.float32)
     given = {**prompt(model), **picture(model)}
     stock, before = plain(model), Predecessor(model)
     check_live(model, before, given)
@@ -32,22 +36,32 @@ def timed_rows(full: bool) -> Iterator[Row]:
     }
     same(arms["ours"](), arms["cached"]())
     times = interleaved(arms, repeats=9)
-    about: dict[str, Any] = {"geometry": {**geometry("mid"), "tokens": TOKENS}, "arms": medians(times), "repeats": 9}
+    about: dict[str, Any] = {
+        "geometry": {**geometry("mid"), "tokens": TOKENS},
+        "arms": medians(times),
+        "repeats": 9,
+        **FLOAT32,
+    }
     yield Row(name="gen.overhead", **ratio(times["ours"], times["plain"]), **about)
     yield Row(name="gen.overhead_cached", **ratio(times["cached"], times["plain"]), **about)
-    yield from second_question("mid")
+    yield from second_question(model, given)
     yield from against_predecessor("v262k")
 
 
 def against_predecessor(size: Size) -> Iterator[Row]:
-    model = build(size)
+    model = build(size, dtype=torch.float32)
     given = {**prompt(model), **picture(model)}
     before = Predecessor(model)
     check_live(model, before, given)
     model.eval()
     arms = {"ours": lambda: answer(model, given), "predecessor": lambda: before.generate(given, TOKENS)}
     times = interleaved(arms)
-    about: dict[str, Any] = {"geometry": {**geometry(size), "tokens": TOKENS}, "arms": medians(times), "repeats": 7}
+    about: dict[str, Any] = {
+        "geometry": {**geometry(size), "tokens": TOKENS},
+        "arms": medians(times),
+        "repeats": 7,
+        **FLOAT32,
+    }
     yield Row(name="gen.vs_predecessor_v262k", **ratio(times["predecessor"], times["ours"]), **about)
 
 
@@ -63,5 +77,21 @@ def same(one: Tensor, other: Tensor) -> None:
         raise RuntimeError(f"two arms answer {one.tolist()} and {other.tolist()}: they do not compute the same.")
 
 
-def second_question(size: Size) -> Iterator[Row]:
-    yield from ()
+def second_question(model: TheWorldForConditionalGeneration, given: dict[str, Tensor]) -> Iterator[Row]:
+    """Up to its answer's first token: another question about the picture that the one before it was about."""
+    questions = [given, {**given, "input_ids": given["input_ids"].where(places(given) < LENGTH - TEXT, IDS.word + 500)}]
+    kept, turns = PrefixCache(), itertools.cycle(questions)
+    answer(model, questions[1], 1, past_key_values=kept)
+    for question in questions:
+        same(answer(model, question, 8), answer(model, question, 8, past_key_values=kept))
+    arms = {
+        "first": lambda: answer(model, given, 1, past_key_values=PrefixCache()),
+        "second": lambda: answer(model, next(turns), 1, past_key_values=kept),
+    }
+    times = interleaved(arms)
+    about: dict[str, Any] = {"geometry": geometry("mid"), "arms": medians(times), "repeats": 7, **FLOAT32}
+    yield Row(name="gen.second_question", **ratio(times["second"], times["first"]), **about)
+
+
+def places(given: dict[str, Tensor]) -> Tensor:
+    return torch.arange(given["input_ids"].shape[1]).expand_as(given["input_ids"])

@@ -61,8 +61,8 @@ def _smaller(vocabulary: int, width: int, layers: int, vision_width: int, vision
         "hidden_size": width,
         "intermediate_size": 4 * width,
         "num_hidden_layers": layers,
-        "num_attention_heads": max(width // 64, 2),
-        "num_key_value_heads": max(width // 128, 1),
+        "num_attention_heads": max(width // 128, 2),
+        "num_key_value_heads": max(width // 256, 1),
         "head_dim": 64,
         "query_pre_attn_scalar": 64,
         "sliding_window": 1024,
@@ -85,7 +85,9 @@ def world_settings(size: Size) -> dict[str, Any]:
     return {} if size == "full" else {"base_dim": 16}
 
 
-def build(size: Size, *, device: str | None = None, seed: int = 0) -> TheWorldForConditionalGeneration:
+def build(
+    size: Size, *, dtype: torch.dtype = torch.bfloat16, device: str | None = None, seed: int = 0
+) -> TheWorldForConditionalGeneration:
     """Random weights, everything frozen but the world projector, in training mode but for the encoders.
 
     On the CPU, the full size on the meta device.
@@ -111,7 +113,7 @@ def build(size: Size, *, device: str | None = None, seed: int = 0) -> TheWorldFo
         model = TheWorldForConditionalGeneration(config)
     if device != "meta":
         torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight, std=0.02)  # else zero
-    model.to(torch.bfloat16).requires_grad_(False)
+    model.to(dtype).requires_grad_(False)
     model.model.world_projector.requires_grad_(True)
     _no_end(model)
     return model.train()
