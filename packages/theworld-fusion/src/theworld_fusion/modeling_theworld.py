@@ -208,7 +208,8 @@ class TheWorldModel(TheWorldPreTrainedModel, Gemma3Model):
         """
         if visible_until is not None:
             text, dtype = self.config.get_text_config(), self.get_input_embeddings().weight.dtype
-            attention_mask = packed_masks(text, visible_until, position_ids, token_type_ids, dtype=dtype)
+            masks: Any = packed_masks(text, visible_until, position_ids, token_type_ids, dtype=dtype)
+            attention_mask = masks  # annotated upstream as one
         encoded = self.with_world_features(mm_encoder_outputs or {}, pixel_values_world, world_features)
         image, world = encoded.get("image"), encoded.pop("world", None)
         has_boundary = bool(encoded.keys() & set(BOUNDARIES))

@@ -184,7 +184,7 @@ class BatchSettings(Settings):
     """Several conversations in one row, each blind to the others: ``samples`` puts whole ones there, ``shared_prefix``
     those about the same pictures under one copy of them, and then the rest as ``samples`` does."""
     row_tokens: int | None = Field(default=None, ge=1)
-    """Tokens of a packed row at most; default: ``max_tokens`` of the stage's data."""
+    """Tokens of a packed row at most, and so of a conversation; default: ``max_tokens`` of the stage's data."""
 
 
 class OptimSettings(Settings):

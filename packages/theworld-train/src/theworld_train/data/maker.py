@@ -17,7 +17,7 @@ from theworld_train.data.packing import Outline, Rows, answer_mark, pack, row_li
 from theworld_train.data.source import UNUSABLE, Draw
 from theworld_train.errors import UsageError
 from theworld_train.media import Medium, media_of_chat
-from theworld_train.recipe import BatchSettings, DataSettings
+from theworld_train.recipe import BatchSettings, DataSettings, Packing
 
 
 @dataclass(kw_only=True, slots=True)
@@ -79,7 +79,7 @@ class BatchMaker:
         """
         self._data, self._processor = data, processor
         self._collate, self._answer = Collator(processor, world=world), answer_mark(processor)
-        self._packing = "none" if batch is None else batch.packing
+        self._packing: Packing = "none" if batch is None else batch.packing
         self._row_limit = data.max_tokens if batch is None else row_limit(batch, data)
         self._limit = min(data.max_tokens, self._row_limit)
         self._cached = data.cache is not None and world == "on"
