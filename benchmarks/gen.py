@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from benchmarks.models import IDS, LENGTH, TEXT, Size, build, features, geometry, picture, plain, prompt
+from benchmarks.models import IDS, LENGTH, QUESTION, Size, build, features, geometry, picture, plain, prompt
 from benchmarks.ops import check_live
 from benchmarks.predecessor import Predecessor
 from benchmarks.row import Row
@@ -79,7 +79,7 @@ def same(one: Tensor, other: Tensor) -> None:
 
 def second_question(model: TheWorldForConditionalGeneration, given: dict[str, Tensor]) -> Iterator[Row]:
     """Up to its answer's first token: another question about the picture that the one before it was about."""
-    questions = [given, {**given, "input_ids": given["input_ids"].where(places(given) < LENGTH - TEXT, IDS.word + 500)}]
+    questions = [given, {**given, "input_ids": given["input_ids"].where(places(given) < QUESTION, IDS.word + 500)}]
     kept, turns = PrefixCache(), itertools.cycle(questions)
     answer(model, questions[1], 1, past_key_values=kept)
     for question in questions:

@@ -23,6 +23,8 @@ from theworld_train.estimate.sizes import gemma3
 Size = Literal["full", "mid", "v262k", "deep"]
 WORLD, IMAGE, TEXT, LABELLED = 784, 256, 60, 32
 LENGTH = WORLD + IMAGE + TEXT
+QUESTION = WORLD + IMAGE + 5
+"""Where the words begin, after the markers."""
 
 
 @dataclass(frozen=True, slots=True)

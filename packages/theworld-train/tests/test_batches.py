@@ -16,7 +16,7 @@ from theworld_fusion import TheWorldProcessor
 from theworld_fusion.testing import random_picture
 from theworld_train.data import Batches, Collator, held_out, load
 from theworld_train.data.batches import Position
-from theworld_train.data.cursor import Share, cursor, numbered
+from theworld_train.data.cursor import Share, cursor, grouped_by_picture, numbered
 from theworld_train.data.lane import Lane
 from theworld_train.data.lazy import load_chat
 from theworld_train.data.maker import BatchMaker
@@ -163,7 +163,7 @@ def test_batches_have_the_rows_of_their_blocks(chats: Path, processor, batch) ->
     share = Share(number=1, of=2, seed=5, shuffled=True)
 
     def rows(settings: dict[str, Any], block: int) -> list[str]:
-        plans = Lane([source], data, BatchSettings(**settings), share, make.num_tokens).plans()
+        plans = Lane([source], data, BatchSettings(**settings), share, make.outline).plans()
         return [
             draw.place for plan in takewhile(lambda plan: plan.state["block"] <= block, plans) for draw in plan.draws
         ]
@@ -232,6 +232,89 @@ def test_batches_keep_the_token_budget(chats: Path, processor, batch) -> None:
     assert len({len(batch["keys"]) for batch in batches}) > 1
 
 
+SHARED, SHARED_BUDGET = ({**batch, "packing": "shared_prefix"} for batch in ({"size": 5}, {"tokens": 400}))
+PACKED = {"size": 3, "packing": "samples", "row_tokens": 130}
+PACKED_BUDGET = {"tokens": 500, "packing": "samples", "row_tokens": 250}
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four questions about each of five pictures, some without, one about a picture that is missing."""
+    folder = tmp_path_factory.mktemp("asked")
+    lines = []
+    for number in range(23):
+        random_picture(number % 5).save(folder / f"{number % 5}.png")
+        blocks: list[dict[str, Any]] = [{"type": "text", "text": f"Row {number}?"}]
+        if number < 20:
+            blocks.insert(0, {"type": "image", "image": f"{number % 5}.png" if number != 8 else "missing.png"})
+        turns = [{"role": "user", "content": blocks}, {"role": "assistant", "content": f"answer {number}"}]
+        lines.append(json.dumps({"messages": turns}))
+    (folder / "asked.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize("batch", [SHARED, SHARED_BUDGET, PACKED, PACKED_BUDGET])
+@pytest.mark.parametrize(("rank", "ranks", "stream"), [(0, 1, False), (2, 3, False), (1, 2, True)])
+def test_a_run_with_packed_rows_goes_on_exactly(asked: Path, processor, batch, stream, rank: int, ranks: int) -> None:
+    data, sizes = settings(asked, stream=stream, holdout=0.2), BatchSettings(**batch)
+    options: dict[str, Any] = {"seed": 3, "rank": rank, "ranks": ranks}
+    assert_stops_do_not_show(lambda start: load(Batches(data, sizes, processor, start=start, **options)), 10)
+
+
+@pytest.mark.parametrize(("batch", "gain"), [(SHARED_BUDGET, 1.8), (PACKED_BUDGET, 1.2)])
+def test_packed_rows_fill_the_budget_and_keep_it(chats: Path, asked: Path, processor, batch, gain: float) -> None:
+    data = settings(asked if batch is SHARED_BUDGET else chats, shuffle=50)
+    packed, apart = (
+        list(islice(load(Batches(data, BatchSettings(**one), processor, seed=0)), 20))
+        for one in (batch, {"tokens": batch["tokens"]})
+    )
+    longest = batch.get("row_tokens", batch["tokens"])
+    for one in packed:
+        assert one["inputs"]["input_ids"].numel() <= batch["tokens"]
+        assert one["inputs"]["input_ids"].shape[1] <= longest
+    counts = [sum(len(one["keys"]) for one in batches) for batches in (packed, apart)]
+    assert counts[0] > gain * counts[1]
+
+
+def test_samples_that_are_packed_come_in_the_order_of_others(asked: Path, processor) -> None:
+    packed, apart = (
+        list(islice(load(Batches(settings(asked), BatchSettings(**batch), processor, seed=0)), 12))
+        for batch in (PACKED, SIZED)
+    )
+    assert [one["keys"] for one in packed] == [one["keys"] for one in apart]
+    assert sum(len(one["inputs"]["input_ids"]) for one in packed) < sum(len(one["keys"]) for one in apart)
+    for a, b in zip(packed, apart, strict=True):
+        assert a["inputs"]["attention_mask"].sum() == b["inputs"]["attention_mask"].sum()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 40])
+def test_what_is_about_a_picture_falls_to_one_worker_together(asked: Path, workers: int) -> None:
+    source, seen = grouped_by_picture(open_source(settings(asked).sources[0], num_frames=9)), list[str]()
+    cards = 5 + 3 + 1  # the missing picture is one more, beside rows without
+    for number in range(workers):
+        rows = cursor(source, 0, Share(number=number, of=workers, seed=5, shuffled=True), None)
+        groups = list[str | None]()
+        for _ in range(len(range(number, cards, workers))):
+            groups.append((draw := rows.draw()).group())
+            seen.append(draw.place)
+            while (state := rows.state())["left"]:
+                rows = cursor(source, 0, Share(number=number, of=workers, seed=5, shuffled=True), state)
+                draw = rows.draw()
+                assert draw.group() == groups[-1]
+                seen.append(draw.place)
+        assert len(set(groups)) == len(groups)
+    assert len(seen) == len(set(seen)) == ROWS
+
+
+def test_a_stream_of_questions_is_gathered_in_blocks(asked: Path, processor) -> None:
+    data = settings(asked, stream=True, shuffle=23)
+    shared, apart = (
+        list(islice(load(Batches(data, BatchSettings(**one), processor, seed=0)), 4)) for one in (SHARED, {"size": 5})
+    )
+    pictures = [sum(len(one["inputs"].get("pixel_values", ())) for one in batches) for batches in (shared, apart)]
+    assert pictures[0] < 0.6 * pictures[1]
+
+
 def test_grouping_by_length_pads_less(chats: Path, processor) -> None:
     def padding(batch: dict[str, Any]) -> float:
         batches = Batches(settings(chats, shuffle=46), BatchSettings(**batch), processor, seed=0)
@@ -241,8 +324,7 @@ def test_grouping_by_length_pads_less(chats: Path, processor) -> None:
     assert padding(GROUPED) < 0.5 * padding(SIZED)
 
 
-def test_lengths_are_those_of_the_batches(chats: Path, processor) -> None:
-
+def test_outlines_are_those_of_the_batches(chats: Path, processor) -> None:
     data = settings(chats, sources=[{"kind": "chat", "path": str(chats)}, {"kind": "micro-world", "groups": 1}])
     for world in ("on", "off"):
         make = BatchMaker(data, processor, world=world)
@@ -251,7 +333,7 @@ def test_lengths_are_those_of_the_batches(chats: Path, processor) -> None:
             for number in range(0, 23, 4):
                 draw = numbered(opened, number)
                 made = make([draw])
-                assert not made.keys or make.num_tokens(draw) == made.inputs["input_ids"].shape[1]
+                assert not made.keys or make.outline(draw).ids.tolist() == made.inputs["input_ids"][0].tolist()
 
 
 def test_global_random_state_is_left_alone(chats: Path, processor) -> None:
@@ -306,9 +388,18 @@ def test_it_stops_where_nothing_is_left(chats: Path, processor, change) -> None:
         next(load(Batches(data, BatchSettings(size=4), processor, seed=0)))
 
 
+@pytest.mark.parametrize("batch", [{"size": 4}, BUDGET, GROUPED_BUDGET, SHARED_BUDGET])
+def test_it_stops_where_no_row_can_be_used(tmp_path: Path, processor, batch) -> None:
+    (tmp_path / "rows.jsonl").write_text("{\n" * 3)
+    with pytest.raises(UsageError, match="two passes over the data gave no batch"):
+        next(load(Batches(settings(tmp_path), BatchSettings(**batch), processor, seed=0)))
+
+
 def test_a_position_of_other_settings_is_refused(chats: Path, processor) -> None:
     sizes = BatchSettings(size=2)
     position = next(load(Batches(settings(chats), sizes, processor, seed=0)))["position"]
+    with pytest.raises(UsageError, match="position is of another order"):
+        Batches(settings(chats), BatchSettings(size=2, packing="samples"), processor, seed=0, start=position)
     for data, seed in ((settings(chats, workers=2), 0), (settings(chats, shuffle=9), 0), (settings(chats), 1)):
         with pytest.raises(UsageError, match="position is of another order"):
             Batches(data, sizes, processor, seed=seed, start=position)
@@ -354,6 +445,23 @@ class Counting(Collator):
     def __call__(self, examples: Any) -> dict[str, Any]:
         Counting.calls += 1
         return super().__call__(examples)
+
+
+@pytest.mark.parametrize("remember", [0, 100])
+def test_a_picture_is_prepared_once_for_all_questions(
+    asked: Path, processor, remember: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("theworld_train.data.maker.Collator", Counting)
+
+    def made() -> tuple[list[Batch], int]:
+        Counting.calls, data = 0, settings(asked, shuffle=23, remember=remember)
+        return list(islice(load(Batches(data, BatchSettings(**SHARED), processor, seed=0)), 5)), Counting.calls
+
+    once, calls = made()
+    monkeypatch.setattr(BatchMaker, "_alike", lambda *_: None)
+    again, more_calls = made()
+    assert_same(once, again)
+    assert calls < 0.7 * more_calls
 
 
 @pytest.mark.parametrize("kept", [5, 100])

@@ -111,6 +111,23 @@ def test_rows_collated_once_and_joined_are_the_batch(pair: Pair, world) -> None:
         assert torch.equal(model(**joined).logits, model(**wanted).logits)
 
 
+@pytest.mark.parametrize("world", ["on", "off"])
+def test_what_shows_the_same_is_collated_without_reading_it_again(pair: Pair, world) -> None:
+    _, processor = pair
+    collate = Collator(processor, world=world)
+    for first, frames in ((EXAMPLES[0], [9]), (EXAMPLES[2], [1, 9, 1])):
+        other = Example(messages=[*first.messages, *chat(text="Are you sure?"), said("Yes, they are.")])
+        wanted, sample = collate([other]), collate([first])
+        again = collate.again(other, sample, frames)
+        assert again is not None
+        assert again.keys() == wanted.keys()
+        for name in wanted:
+            assert len(again[name]) == len(wanted[name])
+            assert all(map(torch.equal, again[name], wanted[name])), name
+        assert again["pixel_values"] is sample["pixel_values"]
+    assert collate.again(EXAMPLES[0], collate([EXAMPLES[0]]), [1]) is None or world == "off"
+
+
 def test_an_example_is_rendered_once(pair: Pair) -> None:
     rendered = []
 

@@ -159,6 +159,14 @@ _ONE = _OTHER.replace("two", "one")
 UNUSED = {
     ("batch.tokens=64",): "batch.size is 1 and batch.tokens is 64. Keep one of them.",
     ("batch.size=null",): "batch has neither size nor tokens. Give one of them.",
+    ("batch.row_tokens=64",): "batch.row_tokens is 64, and batch.packing is none. Leave it out, or use samples.",
+    ("batch.packing=samples",): "batch.packing is samples, but batch.size is 1: there is nothing to pack.",
+    ("batch={tokens: 64, packing: samples, row_tokens: 65}",): "batch.row_tokens is 65, but batch.tokens is 64.",
+    ("batch={size: 2, packing: samples, group_by_length: true}",): "batch.group_by_length saves padding, and packing",
+    ("batch={size: 2, packing: shared_prefix}", "stages.0.data.shuffle=1"):
+        "batch.packing is shared_prefix, which brings rows about one picture together, but data.shuffle is 1",
+    ("batch={size: 2, packing: shared_prefix}", "stages.0.data.sources=[{kind: llava-cc3m}]"):
+        "batch.packing is shared_prefix, but no source asks about a picture twice: datacomp and llava-cc3m have",
     ("batch.group_by_length=true", "stages.0.data.shuffle=1"): "batch.group_by_length is true, but data.shuffle is 1",
     ("stages.0.parts.world_projector.lr=1",): "optim.lr is 0.001, but every part of every stage has its own. Leave it",
     ("optim.warmup_steps=2",): "optim.warmup_steps is 2, but stage projector has 2 steps.",

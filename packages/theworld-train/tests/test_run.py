@@ -1,5 +1,6 @@
 """A run that was killed and resumed is the run that went straight through, to the last bit."""
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -91,8 +92,8 @@ def weights(out: Path, step: int) -> bytes:
     return (out / f"checkpoint-{step}" / "theworld_adapter.safetensors").read_bytes()
 
 
-def write_chats(folder: Path, number: int, files: int = 2) -> Path:
-    """Conversations about pictures as JSONL, in several files."""
+def write_chats(folder: Path, number: int, files: int = 2, pictures: int = 99) -> Path:
+    """Conversations about at most so many pictures as JSONL, in several files."""
     folder.mkdir()
     for index in range(number):
         random_picture(index).save(folder / f"{index}.png")
@@ -104,7 +105,7 @@ def write_chats(folder: Path, number: int, files: int = 2) -> Path:
                     {
                         "role": "user",
                         "content": [
-                            {"type": "image", "image": f"{index}.png"},
+                            {"type": "image", "image": f"{index % pictures}.png"},
                             {"type": "text", "text": f"Which way is it, {words[index % 5]}?"},
                         ],
                     },
@@ -119,13 +120,22 @@ def write_chats(folder: Path, number: int, files: int = 2) -> Path:
 
 @pytest.fixture(scope="module")
 def chats(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_chats(tmp_path_factory.mktemp("data") / "chats", 24)
+    return write_chats(tmp_path_factory.mktemp("data") / "chats", 24, pictures=12)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("stream", ["false", "true"])
-def test_killed_twice_and_resumed_is_straight(tmp_path: Path, chats: Path, stream: str, workers: int) -> None:
-    generator = random.Random(f"{stream} {workers}")
+@pytest.mark.parametrize(
+    ("workers", "stream", "packing"),
+    [
+        *itertools.product([0, 2], ["false", "true"], ["none"]),
+        (0, "true", "samples"),
+        (0, "false", "shared_prefix"),
+        (2, "false", "shared_prefix"),
+    ],
+)
+def test_killed_twice_and_resumed_is_straight(
+    tmp_path: Path, chats: Path, stream: str, workers: int, packing: str
+) -> None:
+    generator = random.Random(f"{stream} {workers} {packing}")
     wanted = recipe(
         f"stages.0.steps={STEPS}",
         f"stages.0.data.sources=[{{kind: chat, path: {chats}, stream: {stream}}}]",
@@ -133,6 +143,7 @@ def test_killed_twice_and_resumed_is_straight(tmp_path: Path, chats: Path, strea
         f"stages.0.data.workers={workers}",
         LORA,
         *KEPT,
+        f"batch.packing={packing}",
     )
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
     assert finish(wanted, straight) == 0

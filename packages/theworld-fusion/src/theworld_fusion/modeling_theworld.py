@@ -34,6 +34,7 @@ from theworld_fusion.gate import WorldGate
 from theworld_fusion.generation import BOUNDARIES, GatedImageFeatures, WorldGeneration
 from theworld_fusion.loss import causal_lm_loss, supervised_loss
 from theworld_fusion.names import translate_gemmas_names
+from theworld_fusion.packing import packed_masks
 from theworld_fusion.projector import WorldProjector
 from theworld_fusion.scatter import scatter_features
 from theworld_tokens import IGNORE_INDEX
@@ -206,15 +207,24 @@ class TheWorldModel(TheWorldPreTrainedModel, Gemma3Model):
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         pixel_values_world: WorldInput | None = None,
         world_features: WorldInput | None = None,
+        visible_until: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | Gemma3ModelOutputWithPast:
         """Gemma 3's forward; see ``get_world_features`` for the two world inputs.
+
+        Args:
+            visible_until: ``[b, l]``, of rows that hold several sequences: see ``packed_masks``, which makes of it,
+                ``position_ids`` and ``token_type_ids`` what stands in for ``attention_mask``.
 
         Raises:
             ValueError: an input is given twice or not at all, or world and image features do not belong together.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("pass exactly one of input_ids and inputs_embeds.")
+        if visible_until is not None:
+            text, dtype = self.config.get_text_config(), self.get_input_embeddings().weight.dtype
+            masks: Any = packed_masks(text, visible_until, position_ids, token_type_ids, dtype=dtype)
+            attention_mask = masks  # annotated upstream as one
         encoded = self.with_world_features(mm_encoder_outputs or {}, pixel_values_world, world_features)
         image, world = encoded.get("image"), encoded.get("world")
         if pixel_values is not None:

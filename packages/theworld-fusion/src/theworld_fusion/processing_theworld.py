@@ -165,10 +165,16 @@ class TheWorldProcessor(Gemma3Processor):
             inputs["pixel_values_world"] = torch.stack(pixels) if same else pixels
         return inputs
 
-    def num_tokens(self, text: str, frames: Sequence[int], *, world: Literal["on", "off"] = "on") -> int:
-        """How many ``input_ids`` a rendered chat makes with items of so many frames each, counted without their pixels.
+    def without_pixels(
+        self, text: str, frames: Sequence[int], *, world: Literal["on", "off"] = "on"
+    ) -> dict[str, list[Any]]:
+        """What a call makes of a rendered chat's text, with items of so many frames each, of which it needs no pixels.
 
         An image processor that crops (``do_pan_and_scan``) makes more of large pictures.
+
+        Returns:
+            ``input_ids`` and ``token_type_ids``; ``offset_mapping``, each token's characters in the text after
+            placeholders grew; and ``text_replacement_offsets``, which says where they grew.
 
         Raises:
             ValueError: an item has too many frames, or none.
@@ -178,8 +184,14 @@ class TheWorldProcessor(Gemma3Processor):
             spans = self._world_spans([list(frames)], [self.world_spec.feature_frames(count) for count in frames])
         with self._placed(spans, [text]):
             images = [self.replace_image_token({"num_crops": [0] * len(frames)}, index) for index in range(len(frames))]
-            (expanded,), _ = self.get_text_with_replacements([text], images)
-        return len(self.tokenizer(expanded, add_special_tokens=False)["input_ids"])
+            (expanded,), (grown,) = self.get_text_with_replacements([text], images)
+        tokens = self.tokenizer(expanded, add_special_tokens=False, return_offsets_mapping=True)
+        return {
+            "input_ids": tokens["input_ids"],
+            "token_type_ids": self.create_mm_token_type_ids([tokens["input_ids"]])[0],
+            "offset_mapping": tokens["offset_mapping"],
+            "text_replacement_offsets": grown,
+        }
 
     def _rows(self, images: Any, texts: Sequence[Any] | None) -> list[list[Item]]:
         """Items by text. Every reading of the nesting is tried against the placeholders; at most one can fit."""

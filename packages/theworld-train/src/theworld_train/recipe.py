@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from theworld_train.recipe_checks import problems
 
+Packing = Literal["none", "samples", "shared_prefix"]
 PartName = Literal["vision_tower", "image_projector", "language_model", "world_encoder", "world_projector"]
 
 
@@ -181,6 +182,11 @@ class BatchSettings(Settings):
     accumulate: int = Field(default=1, ge=1)
     group_by_length: bool = False
     """Put conversations of about the same length together, within what is shuffled at a time."""
+    packing: Packing = "none"
+    """Several conversations in one row, each blind to the others: ``samples`` puts whole ones there, ``shared_prefix``
+    those about the same pictures under one copy of them, and then the rest as ``samples`` does."""
+    row_tokens: int | None = Field(default=None, ge=1)
+    """Tokens of a packed row at most, and so of a conversation; default: ``max_tokens`` of the stage's data."""
 
 
 class OptimSettings(Settings):

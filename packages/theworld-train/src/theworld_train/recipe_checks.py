@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 TINY = "tiny"
 """``model.vlm`` for a toy pair, made in the run's folder."""
+_ONE_A_PICTURE = ("datacomp", "llava-cc3m")
 
 
 def problems(recipe: "Recipe") -> Iterator[str]:
@@ -19,6 +20,7 @@ def problems(recipe: "Recipe") -> Iterator[str]:
     """
     yield from _model(recipe)
     yield from _batch(recipe)
+    yield from _packing(recipe)
     yield from _stages(recipe)
     yield from _parts(recipe)
     yield from _lora(recipe)
@@ -45,6 +47,31 @@ def _batch(recipe: "Recipe") -> Iterator[str]:
         yield "batch has neither size nor tokens. Give one of them."
     if batch.group_by_length and all(stage.data.shuffle == 1 for stage in recipe.stages):
         yield "batch.group_by_length is true, but data.shuffle is 1, which keeps the rows' order. Raise it."
+
+
+def _packing(recipe: "Recipe") -> Iterator[str]:
+    batch, data = recipe.batch, [stage.data for stage in recipe.stages]
+    if batch.packing == "none":
+        if batch.row_tokens is not None:
+            yield f"batch.row_tokens is {batch.row_tokens}, and batch.packing is none. Leave it out, or use samples."
+        return
+    if batch.size == 1:
+        yield f"batch.packing is {batch.packing}, but batch.size is 1: there is nothing to pack. Raise it, or use none."
+    if batch.row_tokens is not None and batch.tokens is not None and batch.row_tokens > batch.tokens:
+        yield f"batch.row_tokens is {batch.row_tokens}, but batch.tokens is {batch.tokens}. No row may have more."
+    if batch.group_by_length:
+        yield "batch.group_by_length saves padding, and packing leaves hardly any. Leave one of them out."
+    if batch.packing == "shared_prefix":
+        if all(one.shuffle == 1 for one in data):
+            yield (
+                "batch.packing is shared_prefix, which brings rows about one picture together, but data.shuffle is 1, "
+                "which keeps the rows' order. Raise it."
+            )
+        if all(source.kind in _ONE_A_PICTURE for one in data for source in one.sources):
+            yield (
+                "batch.packing is shared_prefix, but no source asks about a picture twice: "
+                f"{' and '.join(_ONE_A_PICTURE)} have one row for each. Use samples."
+            )
 
 
 def _stages(recipe: "Recipe") -> Iterator[str]:

@@ -185,7 +185,7 @@ class Consumed:
         self.position = batch.get("position")
         keys = "\n".join([self.digest, *batch.get("keys", ())])
         self.digest = hashlib.blake2b(keys.encode(), digest_size=16).hexdigest()
-        self.examples += len(inputs["input_ids"])
+        self.examples += len(batch.get("keys", inputs["input_ids"]))  # a row may hold several
         self.tokens += int(inputs["attention_mask"].sum())
         self.newly_skipped += batch.get("skipped", ())
         self.skipped += len(batch.get("skipped", ()))

@@ -7,10 +7,11 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from theworld_fusion import TheWorldProcessor
-from theworld_train.data.cursor import Share
+from theworld_train.data.cursor import Share, grouped_by_picture
 from theworld_train.data.example import digest
 from theworld_train.data.lane import Lane
 from theworld_train.data.maker import BatchMaker
+from theworld_train.data.packing import row_limit
 from theworld_train.data.sources import open_source
 from theworld_train.errors import UsageError
 from theworld_train.recipe import BatchSettings, DataSettings
@@ -60,7 +61,9 @@ class Batches(IterableDataset[dict[str, Any]]):
         self._lanes = max(1, data.workers)
         self._data, self._batch, self._seed, self._rank, self._ranks = data, batch, seed, rank, ranks
         self._sources = [open_source(source, num_frames=processor.world_num_frames) for source in data.sources]
-        self._make = BatchMaker(data, processor, world=world, encoder_key=encoder_key, max_tokens=batch.tokens)
+        if batch.packing == "shared_prefix":
+            self._sources = [grouped_by_picture(source) for source in self._sources]
+        self._make = BatchMaker(data, processor, batch=batch, world=world, encoder_key=encoder_key)
         self._order = self._digest(world)
         self.start = start or {"order": self._order, "batches": 0, "lanes": {}}
         if self.start["order"] != self._order:
@@ -97,7 +100,7 @@ class Batches(IterableDataset[dict[str, Any]]):
             shuffled=self._data.shuffle > 1,
         )
         state = self.start["lanes"].get(role)
-        lane = Lane(self._sources, self._data, self._batch, share, self._make.num_tokens, state)
+        lane = Lane(self._sources, self._data, self._batch, share, self._make.outline, state)
         skipped, passes = list[dict[str, str]](), lane.passes
         for plan in lane.plans():
             made = self._make(plan.draws)
@@ -119,7 +122,9 @@ class Batches(IterableDataset[dict[str, Any]]):
     def _digest(self, world: str) -> str:
         """Of all that the order depends on, and nothing else: policies and folders of features may change in a run."""
         data = self._data.model_dump(mode="json", include={"sources", "shuffle", "holdout", "workers"})
-        batch = self._batch.model_dump(mode="json", include={"size", "tokens", "group_by_length"})
+        batch = self._batch.model_dump(mode="json", include={"size", "tokens", "group_by_length", "packing"})
+        if self._batch.packing != "none":
+            batch["row_limit"] = row_limit(self._batch, self._data)
         return digest(data | {"workers": self._lanes}, batch, self._seed, self._rank, self._ranks, world)
 
 

@@ -5,11 +5,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from theworld_fusion import TheWorldProcessor
 from theworld_tokens import IGNORE_INDEX
-from theworld_train.data.conversation import check_chat
+from theworld_train.data.conversation import check_chat, without_media
 from theworld_train.data.example import Example, cached_features
 from theworld_train.data.lazy import load_chat
 
@@ -52,13 +52,49 @@ class Collator:
         offsets = np.asarray(inputs.pop("offset_mapping"))  # [b, l, 2]: characters of the expanded text
         replacements = inputs.pop("text_replacement_offsets")
         lengths = inputs["attention_mask"].sum(1).tolist()
-        labels = torch.full_like(inputs["input_ids"], IGNORE_INDEX)
-        for row, chat in enumerate(chats):
-            spans = [_expand(span, replacements[row]) for span in answer_spans(self.processor, chat)]
-            for first, last in tokens_in(spans, offsets[row, : lengths[row]]):
-                labels[row, first:last] = inputs["input_ids"][row, first:last]
-        inputs["labels"] = labels
-        return dict(inputs)
+        labels = [
+            self._labels(ids, chat, replacements[row], offsets[row, : lengths[row]])
+            for row, (ids, chat) in enumerate(zip(inputs["input_ids"], chats, strict=True))
+        ]
+        return {**inputs, "labels": torch.stack(labels)}
+
+    def again(self, example: Example, sample: dict[str, Any], frames: Sequence[int]) -> dict[str, Any] | None:
+        """The batch of this one example, with the pixels of another's, which shows the same; they are not read again.
+
+        Args:
+            sample: the other's batch.
+            frames: of each picture or clip.
+
+        Returns:
+            ``None`` where the pixels are not those of so many tokens: a clip is shorter, or a picture was cropped.
+
+        Raises:
+            ValueError: as for any example.
+        """
+        check_chat(example.messages)
+        chat = without_media(example.messages)
+        text: Any = self.processor.apply_chat_template(chat)  # pyright: ignore[reportArgumentType]
+        inputs = self.processor.without_pixels(text, frames, world=self.world)
+        ids = torch.tensor([inputs["input_ids"]])
+        for token_id in (self.processor.tokenizer.image_token_id, self.processor.world_token_id):
+            if (ids == token_id).sum() != (sample["input_ids"] == token_id).sum():
+                return None
+        labels = self._labels(ids[0], chat, inputs["text_replacement_offsets"], np.asarray(inputs["offset_mapping"]))
+        return {
+            **sample,
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "token_type_ids": torch.tensor([inputs["token_type_ids"]]),
+            "labels": labels[None],
+        }
+
+    def _labels(self, ids: Tensor, chat: list[dict[str, Any]], replacements: Any, offsets: np.ndarray) -> Tensor:
+        """The ids of the answers' tokens, at their places; ``offsets`` are of the tokens without padding."""
+        labels = torch.full_like(ids, IGNORE_INDEX)
+        spans = [_expand(span, replacements) for span in answer_spans(self.processor, chat)]
+        for first, last in tokens_in(spans, offsets):
+            labels[first:last] = ids[first:last]
+        return labels
 
 
 class CachingCollator:
@@ -81,8 +117,15 @@ class CachingCollator:
 
 def join(batches: Sequence[dict[str, Any]], pad_token_id: int) -> dict[str, Any]:
     """Collated batches as one, padded on the right."""
-    padding = {"input_ids": pad_token_id, "attention_mask": 0, "token_type_ids": 0, "labels": IGNORE_INDEX}
     longest = max(batch["input_ids"].shape[1] for batch in batches)
+    padding = {
+        "input_ids": pad_token_id,
+        "attention_mask": 0,
+        "token_type_ids": 0,
+        "labels": IGNORE_INDEX,
+        "position_ids": 0,
+        "visible_until": longest,  # padding sees itself: attention that sees nothing is not a number
+    }
     joined: dict[str, Any] = {}
     for key in dict.fromkeys(key for batch in batches for key in batch):
         parts = [batch[key] for batch in batches if key in batch]

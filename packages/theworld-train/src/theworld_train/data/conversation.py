@@ -39,6 +39,20 @@ def check_chat(messages: Sequence[dict[str, Any]]) -> None:
                 raise ValueError(f"a text holds {found[0]}, a mark of the model's own. Take it out of the text.")
 
 
+def without_media(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The chat with an image block, and no more, for each picture and clip, as the processor's templates have it."""
+    return [
+        {**message, "content": [_bare(block) for block in message["content"]]}
+        if isinstance(message["content"], list)
+        else message
+        for message in messages
+    ]
+
+
+def _bare(block: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "image"} if block["type"] in ("image", "video") else block
+
+
 def to_messages(turns: Sequence[dict[str, Any]] | None, picture: Any) -> list[dict[str, Any]]:
     """A chat about one picture, which stands where ``<image>`` did, or first where that is nowhere.
 

@@ -1,7 +1,8 @@
 """Where one worker is in one source: it takes its own rows, pass after pass, and can go on from its state."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import datasets
@@ -56,14 +57,30 @@ def cursor(source: OpenSource, number: int, share: Share, state: State | None) -
     return kind(source, number, share, state)
 
 
-def order_of_pass(source: OpenSource, *seed: int) -> np.ndarray:
-    """A permutation of a source's rows; the same seed gives the same."""
-    return np.random.default_rng((_ORDER, *seed)).permutation(source.number_of_rows)
+def order_of_pass(number: int, *seed: int) -> np.ndarray:
+    """A permutation of so many rows; the same seed gives the same."""
+    return np.random.default_rng((_ORDER, *seed)).permutation(number)
+
+
+def grouped_by_picture(source: OpenSource) -> OpenSource:
+    """The source with its rows dealt out picture by picture. All rows are read once, their pictures are not.
+
+    A stream stays as it is: what stands together in its files comes together.
+    """
+    if isinstance(source.rows, datasets.IterableDataset):
+        return source
+    groups: dict[Any, list[int]] = {}
+    for number in range(source.number_of_rows):
+        groups.setdefault(numbered(source, number).group() or number, []).append(number)
+    return replace(source, by_picture=tuple(groups.values()))
 
 
 @final
 class _NumberCursor(Cursor):
-    """Of rows by number: the passes of all workers, one after the other, are dealt out like cards."""
+    """Of rows by number: the passes of all workers, one after the other, are dealt out like cards.
+
+    A card is a row, or all rows about a picture, where the source knows which those are.
+    """
 
     def __init__(self, source: OpenSource, number: int, share: Share, state: State | None) -> None:
         self._source, self._number, self._share = source, number, share
@@ -75,24 +92,32 @@ class _NumberCursor(Cursor):
                 f"{source.name} has {self._rows} rows, and had {state['rows']} when the run was saved. "
                 "Give it the same rows to go on, or start anew."
             )
-        self._taken = 0 if state is None else state["taken"]
+        self._cards = self._rows if source.by_picture is None else len(source.by_picture)
         self._order: tuple[int, np.ndarray | range] = (-1, range(0))
+        self._taken, left = (0, 0) if state is None else (state["taken"], state["left"])
+        self._left = list(self._card(self._taken - 1))[-left:] if left else []
 
     def draw(self) -> Draw:
-        turn, place = divmod(self._share.number + self._taken * self._share.of, self._rows)
-        if self._order[0] != turn:
-            shuffled = self._share.shuffled
-            order = order_of_pass(self._source, self._share.seed, self._number, turn) if shuffled else range(self._rows)
-            self._order = turn, order
-        self._taken += 1
-        return numbered(self._source, int(self._order[1][place]))
+        if not self._left:
+            self._left = list(self._card(self._taken))
+            self._taken += 1
+        return numbered(self._source, self._left.pop(0))
 
     def state(self) -> State:
-        return {"rows": self._rows, "taken": self._taken}
+        return {"rows": self._rows, "taken": self._taken, "left": len(self._left)}
 
     @property
     def passes(self) -> int:
-        return self._taken // max(self._rows, 64)  # few rows among many workers: one may get the same again and again
+        return self._taken // max(self._cards, 64)  # few rows among many workers: one may get the same again and again
+
+    def _card(self, number: int) -> Sequence[int]:
+        """The rows of the worker's ``number``-th card."""
+        turn, place = divmod(self._share.number + number * self._share.of, self._cards)
+        if self._order[0] != turn:
+            seed = (self._share.seed, self._number, turn)
+            self._order = turn, order_of_pass(self._cards, *seed) if self._share.shuffled else range(self._cards)
+        card = int(self._order[1][place])
+        return (card,) if self._source.by_picture is None else self._source.by_picture[card]
 
 
 @final

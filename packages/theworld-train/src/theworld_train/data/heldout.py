@@ -57,7 +57,7 @@ def _usable(source: OpenSource, share: float, make: BatchMaker) -> Iterator[Exam
 
 def _rows(source: OpenSource) -> Iterator[Draw]:
     if not isinstance(source.rows, datasets.IterableDataset):
-        yield from (numbered(source, int(number)) for number in order_of_pass(source))
+        yield from (numbered(source, int(number)) for number in order_of_pass(source.number_of_rows))
         return
     table = source.rows if source.limit is None else source.rows.take(source.limit)
     for row in stream_rows(table, source.name):

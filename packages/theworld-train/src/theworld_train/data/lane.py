@@ -2,17 +2,20 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 import numpy as np
 
 from theworld_train.data.cursor import Cursor, Share, State, cursor
+from theworld_train.data.packing import Outline, Rows, row_limit
 from theworld_train.data.source import UNUSABLE, Draw, OpenSource
 from theworld_train.recipe import BatchSettings, DataSettings
 
 _MIXTURE, _SHUFFLING, _GROUPING = 1, 2, 3
 """What a generator is for; ``cursor`` has more."""
 
-Length = Callable[[Draw], int]
+Look = Callable[[Draw], Outline]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +38,18 @@ class Lane:
         data: DataSettings,
         batch: BatchSettings,
         share: Share,
-        length: Length,
+        look: Look,
         state: State | None = None,
     ) -> None:
         """Go on from ``state``, or start.
 
         Args:
-            length: tokens of a row's conversation; 0 for what cannot be used.
+            look: gives the outline of a row's conversation.
 
         Raises:
             UsageError: a source has no rows, or others than when the state was taken.
         """
-        self._sources, self._data, self._batch, self._share, self._length = sources, data, batch, share, length
+        self._sources, self._data, self._batch, self._share, self._look = sources, data, batch, share, look
         weights = np.array([source.weight for source in sources])
         self._weights = weights / weights.sum()
         self._block, self._used = (0, 0) if state is None else (state["block"], state["used"])
@@ -73,7 +76,7 @@ class Lane:
     def _in_order(self) -> Iterator[Plan]:
         """Batches across the borders of blocks, so that all are full."""
         while True:
-            chosen, longest = list[Draw](), 0
+            chosen, rows = list[Draw](), Rows(self._batch.packing, row_limit(self._batch, self._data))
             while len(chosen) != self._batch.size:
                 if self._used == len(self._draws):
                     self._block, self._used = self._block + 1, 0
@@ -83,9 +86,10 @@ class Lane:
                         continue
                     break
                 draw = self._draws[self._used]
-                longest = max(longest, self._tokens(draw))
-                if chosen and not self._fits(len(chosen) + 1, longest):
-                    break
+                if self._batch.tokens is not None:
+                    rows.add(self._look(draw))
+                    if chosen and rows.padded > self._batch.tokens:
+                        break
                 chosen.append(draw)
                 self._used += 1
             yield self._plan(chosen)
@@ -93,7 +97,7 @@ class Lane:
     def _grouped(self) -> Iterator[Plan]:
         """Batches of about one length, inside a block; the block's last one may be small."""
         while True:
-            lengths = [self._length(draw) for draw in self._draws]
+            lengths = [self._look(draw).tokens for draw in self._draws]
             batches = list[list[int]]()
             for number in sorted(range(len(lengths)), key=lengths.__getitem__):  # each is the longest so far
                 last = batches[-1] if batches else []
@@ -110,9 +114,6 @@ class Lane:
             self._block, self._used = self._block + 1, 0
             self._read_block()
 
-    def _tokens(self, draw: Draw) -> int:
-        return 0 if self._batch.tokens is None else self._length(draw)
-
     def _fits(self, rows: int, longest: int) -> bool:
         return self._batch.tokens is None or rows * longest <= self._batch.tokens
 
@@ -127,7 +128,8 @@ class Lane:
         draws = [self._cursors[number].draw() for number in chosen]
         if self._share.shuffled:
             draws = [draws[number] for number in self._generator(_SHUFFLING).permutation(size)]
-        self._draws = [draw for draw in draws if not self._held_out(draw)]
+        draws = [draw for draw in draws if not self._held_out(draw)]
+        self._draws = _gathered(draws) if self._batch.packing == "shared_prefix" else draws
 
     def _held_out(self, draw: Draw) -> bool:
         if not self._data.holdout:
@@ -139,3 +141,11 @@ class Lane:
 
     def _generator(self, purpose: int) -> np.random.Generator:
         return np.random.default_rng((purpose, self._share.seed, self._share.number, self._block))
+
+
+def _gathered(draws: Sequence[Draw]) -> list[Draw]:
+    """The rows about a picture behind the first of them."""
+    groups: dict[Any, list[Draw]] = {}
+    for number, draw in enumerate(draws):
+        groups.setdefault(draw.group() or number, []).append(draw)
+    return list(chain.from_iterable(groups.values()))

@@ -13,11 +13,23 @@ from theworld_encoders.images import URLS
 from theworld_fusion.processing_theworld import load_picture
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class LazyPicture:
-    """A picture, and how to read it; ``read`` raises ``MediaError`` where it cannot be."""
+    """A picture, and how to read it; ``read`` raises ``MediaError`` where it cannot be.
+
+    Two are equal that are read in the same way of the same.
+    """
 
     read: Callable[[], Image.Image]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LazyPicture) and _made_of(self.read) == _made_of(other.read)
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]  # what it is made of may have none
+
+
+def _made_of(read: Callable[[], Any]) -> Any:
+    return (read.func, read.args, read.keywords) if isinstance(read, partial) else read
 
 
 def packed_picture(picture: Any, name: str) -> Any:

@@ -24,6 +24,7 @@ class OpenSource:
         weight: its share, relative to the other sources'.
         limit: how many of its rows count.
         to_example: makes an example of a row, reading no picture; raises ``ValueError`` where it is none.
+        by_picture: numbers of rows, those about the same picture together; ``None``: each row is dealt out alone.
     """
 
     name: str
@@ -31,6 +32,7 @@ class OpenSource:
     limit: int | None
     rows: Sequence[Any] | datasets.IterableDataset
     to_example: Callable[[Any], Example]
+    by_picture: Sequence[Sequence[int]] | None = None
 
     @classmethod
     def of(cls, source: Source, table: Table, to_example: Callable[[dict[str, Any]], Example]) -> Self:
@@ -74,6 +76,13 @@ class Draw:
     place: str
     number: int | None = None
     row: Any = None
+
+    def group(self) -> str | None:
+        """Its example's, ``None`` where it is none."""
+        try:
+            return self.example().group
+        except UNUSABLE:
+            return None
 
     def example(self) -> Example:
         """Its example.
