@@ -14,6 +14,7 @@ import time
 import warnings
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -30,6 +31,7 @@ def main() -> int:
     parser.add_argument(
         "modules", nargs="*", metavar="MODULE", help=f"which to run, of {', '.join(names)}; default: all"
     )
+    parser.add_argument("--counted", action="store_true", help="only what is counted, the same on every machine")
     parser.add_argument("--full", action="store_true", help="the long ones too: some 30 minutes and 8 GB of memory")
     parser.add_argument("--out", type=Path, help="a file to write the JSON objects to, too")
     parser.add_argument("--table", type=Path, help="a markdown file to write the table to, too")
@@ -38,16 +40,21 @@ def main() -> int:
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}. Choose from {', '.join(names)}.")
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
-    started, records = time.time(), []
+    started = time.time()
+    records: list[dict[str, Any]] = []
     for name in tqdm(options.modules or names, unit="module", file=sys.stderr):
         module = importlib.import_module(f"benchmarks.{name}")
         counts = module.counted_rows() if hasattr(module, "counted_rows") else ()
-        times = module.timed_rows(options.full) if hasattr(module, "timed_rows") else ()
+        timed = hasattr(module, "timed_rows") and not options.counted
+        times = module.timed_rows(options.full) if timed else ()
         for row in chain(counts, times):
             records.append(row.record())
             print(json.dumps(records[-1]), flush=True)
     if options.out:
         options.out.write_text("".join(json.dumps(record) + "\n" for record in records))
+    if not records:
+        print("Nothing to measure here. Give --full, or run on an accelerator.")
+        return 0
     versions = ", ".join(f"{name} {number}" for name, number in records[0]["versions"].items())
     about = f"{hardware()}, one thread, {versions}, {time.strftime('%Y-%m-%d', time.gmtime(started))}"
     text = f"{table(records)}\n\n{about}; {time.time() - started:.0f} s.\n"

@@ -19,7 +19,7 @@ from theworld_train.data.collator import Span, tokens_in
 
 LENGTH, TURN, REPEATS = 2000, 100, 101
 """Tokens of the conversation and of each turn; every second turn is an answer."""
-RESIZES = ("upsample", "_upsample", "grid_sampler", "_adaptive_avg_pool")
+RESIZES = ("upsample", "_upsample", "grid_sampler")
 
 
 def counted_rows() -> Iterator[Row]:
@@ -81,7 +81,7 @@ def seconds(work: Callable[[], Any]) -> float:
 
 
 def resized_in_forward() -> int:
-    """Pictures and pixels that a prefill resizes; the toy's 32 x 32 patches are pooled to 16 x 16 tokens, once."""
+    """Pictures and pixels that a prefill resizes."""
     model = build("deep").eval()
     with patch.object(Image.Image, "resize", side_effect=AssertionError("a picture was resized inside forward")):
         found = count(lambda: model(**prompt(model), **picture(model), logits_to_keep=1)).operators

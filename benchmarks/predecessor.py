@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import Gemma3Model
 from transformers.cache_utils import DynamicCache
 from transformers.models.gemma3.modeling_gemma3 import (
+    Gemma3MultiModalProjector,
     create_masks_for_vision_model,
     get_block_sequence_ids_for_mask,
 )
@@ -37,7 +38,8 @@ class Predecessor:
         model = self.model.model
         ids, mask, types = (_without_world(inputs[name]) for name in ("input_ids", "attention_mask", "token_type_ids"))
         embeds = model.get_input_embeddings()(ids)
-        image = model.get_image_features(inputs["pixel_values"], return_dict=True).pooler_output.to(embeds.dtype)
+        patches = model.vision_tower(inputs["pixel_values"]).last_hidden_state
+        image = Gemma3MultiModalProjector.forward(model.multi_modal_projector, patches).to(embeds.dtype)
         embeds = embeds.masked_scatter(self.image_places(ids, embeds, image), image)
         with torch.no_grad():
             latents = self.vae.encode(rearrange(inputs["pixel_values_world"], "m t c h w -> m c t h w"))
