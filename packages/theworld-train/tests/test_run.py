@@ -20,10 +20,11 @@ from safetensors.torch import load_file
 from theworld_fusion.testing import make_tiny_checkpoint, random_picture
 from theworld_train import run as module
 from theworld_train.errors import UsageError
+from theworld_train.folders import kept_alone
 from theworld_train.recipe import Recipe
 from theworld_train.recipe_file import load_recipe
 from theworld_train.run import run_recipe
-from theworld_train.run_folder import kept_alone, prepare
+from theworld_train.run_folder import prepare
 
 FORK: Any = multiprocessing.get_context("fork")  # torch is there already, and it has one thread
 
@@ -289,12 +290,12 @@ def test_one_process_at_a_time_trains_in_a_folder(tmp_path: Path) -> None:
     wanted, out = recipe("stages.0.steps=2"), tmp_path / "run"
     with kept_alone(out):
         assert finish(wanted, out) == 2
-    assert f"process {os.getpid()} trains in {out}. Wait for it or end it" in (out / "error").read_text()
+    assert f"process {os.getpid()} works in {out}. Wait for it or end it" in (out / "error").read_text()
     assert finish(wanted, out) == 0
     with kept_alone(out):
         (out / "error").unlink()
         assert finish(wanted, out, resume=True) == 2
-    assert "trains in" in (out / "error").read_text()
+    assert "works in" in (out / "error").read_text()
 
 
 def test_damage_of_a_checkpoint_is_said_before_anything_is_built(tmp_path: Path) -> None:
