@@ -157,7 +157,7 @@ def test_a_run_is_its_newest_checkpoint_wherever_it_lies(theworld: Run, tmp_path
     assert theworld(*command, tmp_path / "moved")[:2] == first[:2]
     assert theworld(*command, tmp_path / "moved" / "checkpoint-10")[:2] == first[:2]
     code, _, said = theworld(*command, tmp_path / "moved" / "checkpoint-2")
-    assert (code, "holds another evaluation: model.files.theworld.json is" in said) == (2, True)
+    assert (code, "holds another evaluation: model.files.contents.json is" in said) == (2, True)
     assert json.loads((out / MANIFEST).read_text())["runs"][0]["model"] == str(run / "checkpoint-10")
 
 

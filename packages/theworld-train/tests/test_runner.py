@@ -293,14 +293,9 @@ def test_a_finished_folder_that_was_damaged_says_where(pair: Pair, done: Path, t
         (folder / RECORDS).write_bytes(content)
         with pytest.raises(UsageError, match=message):
             read_records(folder)
-    for name, content in (
-        (MANIFEST, "{}"),
-        (MANIFEST, "[]"),
-        (SUMMARY, "{}"),
-        (SUMMARY, "{"),
-        (SUMMARY, '{"families": 1}'),
-    ):
-        folder = shutil.copytree(done, tmp_path / f"{name}{len(content)}")
+    wrong = ("{}", "[]", "{", '{"runs": [], "families": 1}')
+    for place, (name, content) in enumerate((name, one) for name in (MANIFEST, SUMMARY) for one in wrong):
+        folder = shutil.copytree(done, tmp_path / f"damaged {place}")
         (folder / name).write_text(content)
         with pytest.raises(UsageError, match=name):
             run_task(*pair, TEN, folder, show=False)
