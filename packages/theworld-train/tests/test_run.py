@@ -245,6 +245,9 @@ def test_which_run_is_meant_is_never_guessed(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"another recipe: - seed: 0; \+ seed: 1\. Resume it with its own"):
         run_recipe(recipe("stages.0.steps=1", "seed=1"), out, resume=True)
     assert weights(out, 1) == before
+    for _ in range(2):  # begun here, gone on with there
+        assert run_recipe(wanted, tmp_path / "begun", resume="if begun").step == 1
+    assert weights(tmp_path / "begun", 1) == before
 
 
 def test_another_base_is_refused(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def prepare(recipe: Recipe, out: Path, *, resume: Resume, processes: int = 1, sh
             shutil.rmtree(out / TINY, ignore_errors=True)
         if recipe.model.vlm == TINY:
             make_tiny_pair(out, recipe.seed)
-        if not resume:
+        if not going_on:
             replace_text(file, text)
     except OSError as error:
         raise unwritable(out, error) from error
