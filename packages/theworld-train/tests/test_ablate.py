@@ -95,7 +95,7 @@ def test_it_goes_on_after_a_kill_as_if_nothing_had_happened(
     process = start(tmp_path / "here", processes=1)
     until(process, lambda: list(tmp_path.glob("here/o*/run/checkpoint-2")))
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()
     assert not (tmp_path / "here" / "report.html").exists()
     out = (tmp_path / "here").rename(tmp_path / "there")
     [begun] = out.glob("o*/run/checkpoint-2/theworld_adapter.safetensors")

@@ -245,7 +245,11 @@ def test_agreement_of_answers(judge: Judge, endpoint: Server) -> None:
     records = [record(key, answer, task) for key, answer in answers.items()]
     broken = replace(records[0], key="5", answer=None, score=None, error="damaged")
     seen = list[tuple[int, int | None]]()
-    judged = judge_records(task, [*records, broken], judge, workers=3, report=lambda *done: seen.append(done[:2]))
+
+    def report(done: int, total: int | None, note: str = "") -> None:
+        seen.append((done, total))
+
+    judged = judge_records(task, [*records, broken], judge, workers=3, report=report)
     assert seen == [(place, 6) for place in range(1, 7)]
     assert [one.rules.value for one in judged] == [one.score for one in records]
     assert [one.key for one in judged] == ["0", "1", "2", "3", "4", "length"]
