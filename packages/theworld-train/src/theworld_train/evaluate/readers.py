@@ -104,9 +104,10 @@ class LocalModel:
     """
 
     def __init__(self, source: str, *, device: torch.device) -> None:
+        load: Any = AutoModelForCausalLM.from_pretrained
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(source)
-            self._model: Any = AutoModelForCausalLM.from_pretrained(source, dtype="auto").to(device).eval()
+            self._model = load(source, dtype="auto").to(device).eval()
         except (OSError, ValueError) as error:
             raise UsageError(
                 f"{source} is no language model here, and the hub did not give one ({first_line(error)}). Check the "
