@@ -77,7 +77,10 @@ def judge(
     print_table(header, rows, numbers=len(header) - 1)
     print(f"\nreadings: {out / JUDGED}\nreport: {out / REPORT}")
     if errors := [one for one in judged if one.error is not None]:
+        remedy = (
+            "Give the command again to ask for them alone" if endpoint else "Give a judge that follows instructions"
+        )
         raise UsageError(
             f"{len(errors)} of {len(judged)} answers could not be judged, and are in no figure; the first: "
-            f"{errors[0].key}: {errors[0].error}. Give the command again to ask for them alone."
+            f"{errors[0].key}: {errors[0].error}. {remedy}."
         )
