@@ -145,6 +145,7 @@ def test_what_is_done_is_not_done_again_wherever_it_lies(
     assert records_of(moved) == records_of(straight[0])
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="who works is read from /proc")
 def test_a_process_that_is_killed_ends_the_command_at_once(tmp_path: Path) -> None:
     process = start(tmp_path / "out", processes=2)
     until(process, lambda: len(list(tmp_path.glob("out/o*-seed0*/run/log.jsonl"))) == 2)
