@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from theworld_train.data.lazy import load_chat
 from theworld_train.data.micro_world import open_micro_world
 from theworld_train.errors import UsageError
 from theworld_train.evaluate.ablate import run as ablation
-from theworld_train.evaluate.ablate.arms import Arm, Bases, all_arms
+from theworld_train.evaluate.ablate.arms import Arm, Bases, all_arms, identity_of
 from theworld_train.evaluate.ablate.checks import Seen, check_asking, check_training, seen_by
 from theworld_train.evaluate.ablate.features import cache_folder, fill_cache, is_cached, with_cache
 from theworld_train.evaluate.ablate.findings import find, judge
@@ -35,6 +36,7 @@ from theworld_train.evaluate.statistics import Paired
 from theworld_train.media import media_of_chat
 from theworld_train.pair import make_pair
 from theworld_train.recipe import MicroWorldSource
+from theworld_train.recipe_file import load_recipe
 
 SMALL = [
     "grid.world=[on, off, other-item, registers]",
@@ -90,34 +92,130 @@ def records_of(out: Path) -> dict[str, bytes]:
 def test_it_goes_on_after_a_kill_as_if_nothing_had_happened(
     straight: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "theworld_train",
-        "ablate",
-        "micro-world",
-        "--processes",
-        "1",
-        "--out",
-        str(tmp_path),
-    ]
+    process = start(tmp_path / "here", processes=1)
+    until(process, lambda: list(tmp_path.glob("here/o*/run/checkpoint-2")))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "here" / "report.html").exists()
+    out = (tmp_path / "here").rename(tmp_path / "there")
+    [begun] = out.glob("o*/run/checkpoint-2/theworld_adapter.safetensors")
+    before = begun.stat().st_mtime_ns
+    monkeypatch.setattr(ablation, "Jobs", Here)
+    run_ablation(small(), out, say=lambda _: None)
+    assert begun.stat().st_mtime_ns == before  # the run went on from it, though the folder was moved
+    assert records_of(out) == records_of(straight[0])
+    assert len(records_of(out)) == 5  # four arms, and one of them with a swap
+
+
+def start(out: Path, *, processes: int) -> subprocess.Popen[str]:
+    """The command, in a process of its own."""
     arguments = [part for change in SMALL for part in ("--set", change)]
-    process = subprocess.Popen([*command, *arguments], stderr=subprocess.DEVNULL, start_new_session=True)
+    command = [sys.executable, "-m", "theworld_train", "ablate", "micro-world", "--out", str(out), *arguments]
+    return subprocess.Popen(
+        [*command, "--processes", str(processes)], stderr=subprocess.PIPE, start_new_session=True, text=True
+    )
+
+
+def until(process: subprocess.Popen[str], reached: Callable[[], Any]) -> None:
     begun = time.monotonic()
-    while not list(tmp_path.glob("o*/run/checkpoint-2")):
+    while not reached():
         assert process.poll() is None
         assert time.monotonic() - begun < 300
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "report.html").exists()
+
+
+def test_what_is_done_is_not_done_again_wherever_it_lies(
+    straight: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError("it is done")
+
     monkeypatch.setattr(ablation, "Jobs", Here)
-    run_ablation(small(), tmp_path, say=lambda _: None)
-    assert records_of(tmp_path) == records_of(straight[0])
-    assert len(records_of(tmp_path)) == 5  # four arms, and one of them with a swap
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
-    run_ablation(small(), tmp_path, say=lambda _: None)  # all is done
-    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    monkeypatch.setattr("theworld_train.evaluate.ablate.training.run_recipe", never)
+    monkeypatch.setattr("theworld_train.evaluate.ablate.work.make_pair", never)
+    monkeypatch.setattr("theworld_train.evaluate.facts._commit", lambda folder: "of a change to the documents")
+    moved = shutil.copytree(straight[0], tmp_path / "moved")
+    run_ablation(small(), moved, say=lambda _: None)
+    monkeypatch.chdir(tmp_path)
+    run_ablation(small(), Path("moved"), say=lambda _: None)
+    changed = load_plan(
+        "micro-world", [*SMALL, "level=0.05", "margin=0.2", "sums={}", "name=other", "set.log={every: 7}"]
+    )
+    run_ablation(changed, moved, say=lambda _: None)
+    assert records_of(moved) == records_of(straight[0])
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="who works is read from /proc")
+def test_a_process_that_is_killed_ends_the_command_at_once(tmp_path: Path) -> None:
+    process = start(tmp_path / "out", processes=2)
+    until(process, lambda: len(list(tmp_path.glob("out/o*-seed0*/run/log.jsonl"))) == 2)
+    of_threads = [file.read_text().split() for file in Path(f"/proc/{process.pid}/task").glob("*/children")]
+    workers = [int(child) for children in of_threads for child in children if is_worker(int(child))]
+    assert len(workers) == 2
+    killed = time.monotonic()
+    os.kill(workers[1], signal.SIGKILL)
+    _, said = process.communicate(timeout=120)
+    assert time.monotonic() - killed < 30
+    assert process.returncode == 2
+    assert "a process was ended from outside" in said.splitlines()[-1]
+    assert not (tmp_path / "out" / "report.html").exists()
+
+
+def is_worker(process: int) -> bool:
+    return b"spawn_main" in Path(f"/proc/{process}/cmdline").read_bytes()
+
+
+def test_two_commands_do_not_work_in_one_folder(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KEEPER, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as keeper:
+        assert keeper.stdout is not None
+        assert keeper.stdout.readline() == b"kept\n"
+        with pytest.raises(UsageError, match=f"process {keeper.pid} works in"):
+            run_ablation(small(), tmp_path, say=lambda _: None)
+        keeper.kill()
+
+
+KEEPER = """
+import sys
+from pathlib import Path
+from theworld_train.folders import kept_alone
+with kept_alone(Path(sys.argv[1])):
+    print("kept", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_plan_that_grows_keeps_what_it_has(tmp_path: Path) -> None:
+    bases = Bases(vlm=Path("/vlm"), world=Path("/world"), identity="0")
+    few, many = (
+        {(arm.world, arm.recipe.model.config["world_tokens_per_item"], arm.seed): arm for arm in all_arms(plan, bases)}
+        for plan in (
+            load_plan("micro-world", ["grid={world: [on], slots: [36], seed: [0]}", "swaps=[]"]),
+            load_plan("micro-world", ["grid={world: [zeros, on], slots: [9, 36], seed: [1, 0]}", "swaps=[]"]),
+        )
+    )
+    [(key, arm)] = few.items()
+    assert (arm.name, many[key].name) == ("on", "on, slots 36")
+    assert arm.folder == many[key].folder
+    assert len({arm.folder for arm in many.values()}) == len(many) == 8
+
+
+def test_a_base_of_one_s_own_is_known_by_what_it_holds(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    def identity(place: Path, **changes: str) -> str:
+        recipe = load_recipe("smoke", [f"model.vlm={place / 'vlm'}", f"model.world={place / 'world'}"])
+        model = recipe.model.model_copy(update=changes)
+        return identity_of(recipe.model_copy(update={"model": model}), None)
+
+    for name in ("one", "two"):
+        for folder in folders:
+            shutil.copytree(folder, tmp_path / name / folder.name)
+    first = identity(tmp_path / "one")
+    assert identity(tmp_path / "two") == first
+    assert identity(tmp_path / "one", vlm="google/gemma-3-4b-it") != first
+    config = tmp_path / "three" / "vlm" / "config.json"
+    shutil.copytree(tmp_path / "two", tmp_path / "three")
+    config.write_text(config.read_text() + " ")
+    assert identity(tmp_path / "three") != first
 
 
 def test_the_report_needs_no_other_file(straight: tuple[Path, list[str]]) -> None:
@@ -365,6 +463,9 @@ def test_errors_are_left_out_of_all_arms(tmp_path: Path) -> None:
     found = find(plan, "t", asked, pairs_of(plan, arms))
     assert found.unusable == 1
     assert {score.total for score in found.rows[0].scores.values()} == {159}
+    asked[arms[0]] = [replace(one, score=None, error="broken") for one in asked[arms[0]]]
+    with pytest.raises(UsageError, match=r"f: each question has an error in some run.*The first: broken"):
+        find(plan, "t", asked, pairs_of(plan, arms))
 
 
 def test_the_same_takes_questions_enough() -> None:

@@ -150,7 +150,7 @@ def test_bad_arguments(theworld: Run, checkpoint: Path, tmp_path: Path) -> None:
 def test_a_report_folder_that_cannot_be_made(theworld: Run, tmp_path: Path) -> None:
     result = theworld("demo", "--out", written(tmp_path / "file", b"") / "report")
     assert result.code == 2
-    assert_one_line(result.err, "report cannot be made (Not a directory). Give another one, with --out.")
+    assert_one_line(result.err, "report cannot be written (Not a directory). Give another one, with --out.")
 
 
 def test_debug_shows_the_traceback(checkpoint: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor, save_adapter
 from theworld_fusion.testing import chat, random_clip
+from theworld_train import checkpoints
 from theworld_train.evaluate import tasks
 from theworld_train.evaluate.compare import compare_records
 from theworld_train.evaluate.folder import MANIFEST, RECORDS, read_records
@@ -125,7 +126,9 @@ def test_errors_are_counted_and_end_with_another_exit_code(theworld: Run, tmp_pa
     assert theworld("evaluate", "--model", adapter, "--task", "clips:broken", "--out", out)[0] == 2
 
 
-def test_what_cannot_be_asked_is_one_line(theworld: Run, tmp_path: Path, adapter: Path) -> None:
+def test_what_cannot_be_asked_is_one_line(
+    theworld: Run, tmp_path: Path, adapter: Path, folders: tuple[Path, Path]
+) -> None:
     base = ("evaluate", "--task", "clips", "--out", tmp_path / "out")
     for arguments, message in (
         ((), "give either --model"),
@@ -133,11 +136,29 @@ def test_what_cannot_be_asked_is_one_line(theworld: Run, tmp_path: Path, adapter
         (("--model", adapter, "--arm", "onn"), "there is no arm 'onn'"),
         (("--model", adapter, "--arm", "registers"), "has to be trained with"),
         (("--vlm", tmp_path / "none"), "is no checkpoint here"),
+        (("--vlm", folders[0], "--arm", "on"), "the model has no world branch"),
     ):
         code, printed, said = theworld(*base, *arguments)
         assert (code, printed) == (2, "")
         assert message in said.splitlines()[-1]
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_is_its_newest_checkpoint_wherever_it_lies(theworld: Run, tmp_path: Path, adapter: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    for step in (2, 10):
+        shutil.copytree(adapter, run / f"checkpoint-{step}")
+        (run / f"checkpoint-{step}" / "theworld.json").write_text(json.dumps({"step": step}))
+        checkpoints.record(run / f"checkpoint-{step}")
+    command = ("evaluate", "--task", "clips", "--out", out, "--model")
+    first = theworld(*command, run)
+    assert first[0] == 0
+    shutil.move(run, tmp_path / "moved")
+    assert theworld(*command, tmp_path / "moved")[:2] == first[:2]
+    assert theworld(*command, tmp_path / "moved" / "checkpoint-10")[:2] == first[:2]
+    code, _, said = theworld(*command, tmp_path / "moved" / "checkpoint-2")
+    assert (code, "holds another evaluation: model.files.contents.json is" in said) == (2, True)
+    assert json.loads((out / MANIFEST).read_text())["runs"][0]["model"] == str(run / "checkpoint-10")
 
 
 @pytest.fixture
@@ -198,7 +219,7 @@ def test_only_the_same_items_are_compared(theworld: Run, tmp_path: Path, evaluat
     (tmp_path / "unfinished" / "summary.json").unlink()
     for name, message in (
         ("renamed", "where one has key 'clip 2', the other has 'clip two'"),
-        ("short", "has 8 records"),
+        ("short", "has 4 records of 8 questions"),
         ("other", "fingerprint is 'clips 8' there, and 'clips 9' here"),
         ("unfinished", "is unfinished. Go on with it"),
         ("nowhere", "holds no evaluation"),

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,24 @@ def squares(report, numbers, *, fail=False):
     if fail:
         raise ValueError("this one fails")
     return [number * number for number in numbers], os.getpid(), torch.get_num_threads()
+
+def wait(report, folder, *, politely=False):
+    import pathlib, signal, time
+    asked = []
+    if politely:
+        signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
+    (pathlib.Path(folder) / "begun").write_text(str(os.getpid()))
+    while not asked:
+        time.sleep(0.05)
+    (pathlib.Path(folder) / "saved").write_text("")
+
+def end(report, folder, how):
+    import pathlib, time
+    while not (pathlib.Path(folder) / "begun").exists():
+        time.sleep(0.05)
+    if how == "fail":
+        raise ValueError("this one fails")
+    os.kill(os.getpid(), 9)
 
 def parent():
     from theworld_train.jobs import Jobs
@@ -58,6 +77,21 @@ def test_progress_and_errors_come_back(squares: Callable) -> None:
         jobs.submit("first", squares, [1, 2, 3]).result()
     [task] = jobs._bars.tasks
     assert (task.description, task.completed, task.total, task.fields["note"]) == ("first", 3, 3, "squaring")
+
+
+@pytest.mark.parametrize("politely", [False, True])
+@pytest.mark.parametrize(("how", "error"), [("fail", ValueError), ("die", BrokenProcessPool)])
+def test_an_error_ends_what_goes_on_beside_it_which_may_save_first(
+    squares: Callable, tmp_path: Path, how: str, error: type[Exception], politely: bool
+) -> None:
+    work = importlib.import_module("work_for_jobs")
+    begun = time.monotonic()
+    with pytest.raises(error), Jobs(2) as jobs:  # noqa: PT012
+        jobs.submit("long", work.wait, str(tmp_path), politely=politely)
+        jobs.submit("short", work.end, str(tmp_path), how).result()
+    assert time.monotonic() - begun < 60
+    assert not is_running(int((tmp_path / "begun").read_text()))
+    assert (tmp_path / "saved").exists() is politely
 
 
 def test_no_process_outlives_a_parent_that_was_killed(squares: Callable, tmp_path: Path) -> None:

@@ -21,10 +21,11 @@ from safetensors.torch import load_file
 from theworld_fusion.testing import make_tiny_checkpoint, random_picture
 from theworld_train import run as module
 from theworld_train.errors import UsageError
+from theworld_train.folders import kept_alone
 from theworld_train.recipe import Recipe
 from theworld_train.recipe_file import load_recipe
 from theworld_train.run import run_recipe
-from theworld_train.run_folder import kept_alone, prepare
+from theworld_train.run_folder import prepare
 
 FORK: Any = multiprocessing.get_context("fork")  # torch is there already, and it has one thread
 
@@ -255,6 +256,9 @@ def test_which_run_is_meant_is_never_guessed(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"another recipe: - seed: 0; \+ seed: 1\. Resume it with its own"):
         run_recipe(recipe("stages.0.steps=1", "seed=1"), out, resume=True)
     assert weights(out, 1) == before
+    for _ in range(2):  # begun here, gone on with there
+        assert run_recipe(wanted, tmp_path / "begun", resume="if begun").step == 1
+    assert weights(tmp_path / "begun", 1) == before
 
 
 def test_another_base_is_refused(tmp_path: Path) -> None:
@@ -300,12 +304,12 @@ def test_one_process_at_a_time_trains_in_a_folder(tmp_path: Path) -> None:
     wanted, out = recipe("stages.0.steps=2"), tmp_path / "run"
     with kept_alone(out):
         assert finish(wanted, out) == 2
-    assert f"process {os.getpid()} trains in {out}. Wait for it or end it" in (out / "error").read_text()
+    assert f"process {os.getpid()} works in {out}. Wait for it or end it" in (out / "error").read_text()
     assert finish(wanted, out) == 0
     with kept_alone(out):
         (out / "error").unlink()
         assert finish(wanted, out, resume=True) == 2
-    assert "trains in" in (out / "error").read_text()
+    assert "works in" in (out / "error").read_text()
 
 
 def test_damage_of_a_checkpoint_is_said_before_anything_is_built(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """Evaluations: every item has its record, and neither kills nor several processes change a byte of it."""
 
+import errno
 import importlib.util
 import json
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,12 +19,13 @@ from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor,
 from theworld_fusion.testing import chat, random_clip, random_picture
 from theworld_train.data import Collator, Example
 from theworld_train.errors import UsageError
-from theworld_train.evaluate import runner
+from theworld_train.evaluate import asker, facts, runner
 from theworld_train.evaluate.asker import Asker
-from theworld_train.evaluate.folder import MANIFEST, RECORDS, SUMMARY, read_records
+from theworld_train.evaluate.folder import MANIFEST, RECORDS, SUMMARY, EvaluationFolder, read_records
 from theworld_train.evaluate.prompts import choice_tokens, make_prompt
 from theworld_train.evaluate.runner import run_task
 from theworld_train.evaluate.task import Item, Score
+from theworld_train.folders import LOCK
 
 spec = importlib.util.spec_from_file_location("launching", Path(__file__).with_name("launching.py"))
 assert spec is not None
@@ -180,7 +183,7 @@ def test_generated_answers_are_those_of_generate(talker: Pair, tmp_path: Path) -
     assert len({record.answer for record in found} - {""}) > 1
 
 
-@pytest.mark.parametrize("cut", ["between batches", "in a line", "in a batch"])
+@pytest.mark.parametrize("cut", ["between batches", "in a line", "in a batch", "damage", "no record", "no score"])
 def test_killed_and_resumed_is_unbroken_byte_for_byte(
     pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: str
 ) -> None:
@@ -203,6 +206,14 @@ def test_killed_and_resumed_is_unbroken_byte_for_byte(
         (broken / RECORDS).write_bytes(written[:-40])
     if cut == "in a batch":
         (broken / RECORDS).write_bytes(b"".join(written.splitlines(keepends=True)[:4]))
+    damaged = written.splitlines(keepends=True)
+    for name, line in {
+        "damage": damaged[1].replace(b'"', b"\x00", 1),
+        "no record": b'{"key": "item 1"}\n',
+        "no score": damaged[1].replace(b'"score": ', b'"score": 1'),
+    }.items():
+        if cut == name:
+            (broken / RECORDS).write_bytes(b"".join([damaged[0], line, *damaged[2:]]))
     assert not (broken / SUMMARY).exists()
     with pytest.raises(UsageError, match=r"unfinished\. Go on with --resume"):
         run_task(*pair, TEN, broken, batch_size=3, show=False)
@@ -228,7 +239,140 @@ def test_a_finished_folder_is_only_read(pair: Pair, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(runner, "answer", None)
     assert run_task(*pair, TEN, tmp_path / "out", show=False) == first
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
-    assert set(before) == {MANIFEST, RECORDS, SUMMARY}
+    assert set(before) == {LOCK, MANIFEST, RECORDS, SUMMARY}
+
+
+KEEPER = """
+import sys
+from pathlib import Path
+from theworld_train.folders import kept_alone
+with kept_alone(Path(sys.argv[1])):
+    print("kept", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_one_process_at_a_time_evaluates_into_a_folder(pair: Pair, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KEEPER, str(tmp_path / "out")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as keeper:
+        assert keeper.stdout is not None
+        assert keeper.stdout.readline() == b"kept\n"
+        with pytest.raises(UsageError, match=f"process {keeper.pid} works in .*out"):
+            run_task(*pair, TEN, tmp_path / "out", limit=2, show=False)
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [LOCK]
+        keeper.kill()
+    run_task(*pair, TEN, tmp_path / "out", limit=2, show=False)
+    assert len(records(tmp_path / "out")) == 2
+
+
+def test_a_full_disk_is_said_and_gone_on_from(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    straight, out = tmp_path / "straight", tmp_path / "out"
+    run_task(*pair, TEN, straight, batch_size=3, show=False)
+    real, room = EvaluationFolder.append, [2]
+
+    def append(self: EvaluationFolder, found: Any, process: int, processes: int) -> None:
+        if not room[0]:
+            with (self.path / RECORDS).open("ab") as file:
+                file.write(b'{"key": "item 6", "fam')
+            raise OSError(errno.ENOSPC, "No space left on device")
+        room[0] -= 1
+        real(self, found, process, processes)
+
+    monkeypatch.setattr(EvaluationFolder, "append", append)
+    with pytest.raises(UsageError, match=r"cannot be written .*No space left on device\)\. Make room, then .*--resume"):
+        run_task(*pair, TEN, out, batch_size=3, show=False)
+    monkeypatch.undo()
+    run_task(*pair, TEN, out, batch_size=3, resume=True, show=False)
+    assert (out / RECORDS).read_bytes() == (straight / RECORDS).read_bytes()
+
+
+def test_a_finished_folder_that_was_damaged_says_where(pair: Pair, done: Path, tmp_path: Path) -> None:
+    written = (done / RECORDS).read_bytes().splitlines(keepends=True)
+    for place, (content, message) in enumerate(
+        {
+            b"".join(written[:-1]): "has 9 records of 10 questions",
+            b"".join([*written[:3], b"{}\n", *written[4:]]): r"line 4, cannot be read",
+            b"".join([*written[:3], b"[" * 100_000 + b"\n", *written[4:]]): r"line 4, cannot be read",
+            b"".join(written)[:-5]: "line 10, cannot be read",
+            b"": "has 0 records of 10 questions",
+        }.items()
+    ):
+        folder = shutil.copytree(done, tmp_path / str(place))
+        (folder / RECORDS).write_bytes(content)
+        with pytest.raises(UsageError, match=message):
+            read_records(folder)
+    wrong = ("{}", "[]", "{", '{"runs": [], "families": 1}')
+    for place, (name, content) in enumerate((name, one) for name in (MANIFEST, SUMMARY) for one in wrong):
+        folder = shutil.copytree(done, tmp_path / f"damaged {place}")
+        (folder / name).write_text(content)
+        with pytest.raises(UsageError, match=name):
+            run_task(*pair, TEN, folder, show=False)
+
+
+def test_where_model_and_data_lie_and_the_commit_are_told_and_decide_nothing(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, told = tmp_path / "out", []
+    for place, commit in (("/old", "aa"), ("/new", "bb")):
+        monkeypatch.setattr(facts, "_commit", lambda folder, commit=commit: commit)
+        run_task(*pair, TEN, out, resume=True, facts={"files": {"a": "1"}}, where={"model": place}, show=False)
+        (out / SUMMARY).unlink()
+        told = json.loads((out / MANIFEST).read_text())["runs"]
+    assert [(run["model"], run["commit"]) for run in told] == [("/old", "aa"), ("/new", "bb")]
+
+
+def test_code_is_known_by_what_its_modules_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def digest(place: Path) -> str:
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(place)
+            patch.delitem(sys.modules, "toy_package", raising=False)
+            patch.setattr(facts, "_PACKAGES", ("toy_package",))
+            return facts._sources.__wrapped__()
+
+    package = tmp_path / "one" / "toy_package"
+    (package / "inner").mkdir(parents=True)
+    for name in ("__init__.py", "a.py", "inner/b.py"):
+        (package / name).write_text("x = 1\n")
+    first = digest(tmp_path / "one")
+    (package / "README.md").write_text("about it")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    assert digest(tmp_path / "one") == digest(tmp_path / "two") == first
+    (package / "inner" / "b.py").write_text("x = 2\n")
+    other = digest(tmp_path / "one")
+    (package / "inner" / "b.py").rename(package / "inner" / "c.py")
+    assert len({first, other, digest(tmp_path / "one")}) == 3
+    identity = facts.code_identity()
+    assert len(identity["sources"]) == 64
+    assert list(identity["libraries"]) == ["torch", "transformers"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_a_likelihood_that_is_no_number_is_an_error(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    real = asker.score
+
+    def spoilt(logits: Any, answers: Any) -> Any:
+        sums, greedy = real(logits, answers)
+        return torch.full_like(sums, value), greedy
+
+    monkeypatch.setattr(asker, "score", spoilt)
+    summary = run_task(*pair, TEN, tmp_path / "out", limit=3, show=False)
+    assert (summary.total.items, summary.total.errors, summary.total.score) == (0, 3, None)
+    assert (
+        summary.first_error == f"item 0: a choice's log-probability is {value}. Look at the model's weights and dtype."
+    )
+
+
+@pytest.mark.parametrize("value", [float("nan"), -0.1, 1.5])
+def test_a_score_that_is_none_is_an_error(pair: Pair, tmp_path: Path, value: float) -> None:
+    class Wild(Toy):
+        def score(self, item: Item, answer: str) -> Score:
+            return Score(value=value if item.key == "item 1" else 1.0)
+
+    summary = run_task(*pair, Wild(TEN.items()[:2]), tmp_path / "out", show=False)
+    assert (summary.total.items, summary.total.errors) == (1, 1)
+    assert f"its score is {value}, not from 0 to 1" in (summary.first_error or "")
 
 
 @pytest.mark.parametrize(
@@ -425,6 +569,6 @@ def test_two_processes_write_the_file_of_one_and_go_on_from_it(tmp_path: Path, c
     assert code == 0, said
     assert (out / RECORDS).read_bytes() == (tmp_path / "one" / RECORDS).read_bytes()
     assert (out / SUMMARY).read_bytes() == (tmp_path / "one" / SUMMARY).read_bytes()
-    assert sorted(path.name for path in out.iterdir()) == [MANIFEST, RECORDS, SUMMARY]
+    assert sorted(path.name for path in out.iterdir()) == [LOCK, MANIFEST, RECORDS, SUMMARY]
     runs = json.loads((out / MANIFEST).read_text())["runs"]
     assert [one["processes"] for one in runs] == [1, 2]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, permutation_test
 
-from theworld_train.evaluate import statistics
+from theworld_train.evaluate import clusters, statistics
 from theworld_train.evaluate.statistics import holm, mean_score, over_runs, paired_test, sign_flip_test
 
 COMPARISONS = 2000
@@ -85,6 +85,48 @@ def test_interval_of_a_mean_is_wilsons_where_scores_are_independent_and_wider_wh
     assert together.high - together.low > 2 * (alone.high - alone.low)
     certain = mean_score([1.0] * 50, [item // 5 for item in range(50)])
     assert (certain.low, certain.high) == pytest.approx((0.722, 1), abs=0.001)  # Wilson's, of 10 in 10
+
+
+@pytest.mark.parametrize("size", [3, 7, 49, 93])
+def test_groups_of_one_mean_are_so_whatever_their_sums_round_to(size: int) -> None:
+    """One right in each group: 1 / 49 times 49 is not 1."""
+    found = mean_score(([1.0] + [0.0] * (size - 1)) * 20, [item // size for item in range(20 * size)])
+    half = 1.96 * np.sqrt((1 / size) * (1 - 1 / size) / 20)
+    assert found.high - found.low > half  # that of 20 groups
+    thirds = [1 / 3] * 60
+    same = paired_test(thirds, [0.1 + 0.2 + 1 / 30] * 60, [item // 3 for item in range(60)])
+    assert (same.low, same.high) == pytest.approx((-0.15, 0.15))
+
+
+def test_the_edges() -> None:
+    one = mean_score([1.0], ["a"])
+    assert (one.value, one.high, one.total) == (1.0, 1.0, 1)
+    assert one.low < 0.25
+    nothing = mean_score([0.0] * 9, range(9))
+    assert (nothing.low, 0.2 < nothing.high < 0.4) == (0.0, True)
+    alone = paired_test([1.0], [0.0], ["a"])
+    assert (alone.difference, alone.low, alone.high, alone.groups) == (1.0, 0.0, 1.0, 1)
+    assert alone.p > 0.4  # one question says nothing
+    zero = paired_test([0.0, -0.0, 1.0], [-0.0, 0.0, 1.0], range(3))
+    assert (zero.difference, zero.p, zero.low, zero.high) == (0.0, 1.0, -1.0, 1.0)
+    every = paired_test([1.0] * 30, [0.0] * 30, range(30))
+    assert (every.difference, every.high) == (1.0, 1.0)
+    assert every.p < 1e-3
+    swapped = paired_test([1.0, 0.0], [0.0, 1.0], range(2))
+    assert swapped.difference == 0.0
+    assert swapped.p > 0.5
+
+
+def test_draws_are_the_same_however_many_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = np.concatenate(list(clusters.draws(11, seed=3, times=50)))
+    monkeypatch.setattr(clusters, "_ROOM", 40)
+    parts = list(clusters.draws(11, seed=3, times=50))
+    assert len(parts) == 17
+    assert np.array_equal(np.concatenate(parts), whole)
+    assert (whole.sum(1) == 11).all()
+    member, counts = clusters.resample(["b", "a", "b"], seed=3)
+    assert member.tolist() == [1, 0, 1]
+    assert np.array_equal(counts[1:], np.random.default_rng(3).multinomial(2, [0.5, 0.5], size=2000))
 
 
 def test_holm_is_the_textbooks() -> None:

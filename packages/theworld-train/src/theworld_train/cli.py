@@ -15,6 +15,7 @@ from theworld_train import (
     cli_encoders,
     cli_estimate,
     cli_evaluate,
+    cli_judge,
     cli_launch,
     cli_micro_world,
     cli_push,
@@ -40,6 +41,7 @@ app.command()(cli_estimate.estimate)
 app.command()(cli_push.push)
 app.command()(cli_evaluate.evaluate)
 app.command()(cli_compare.compare)
+app.command()(cli_judge.judge)
 app.command()(cli_sensitivity.sensitivity)
 app.command()(cli_doctor.doctor)
 
@@ -83,19 +85,14 @@ def answer(
         _fail("the question is empty. Write what you want to know, in quotes.")
     if (model is None) == (vlm is None):
         _fail("give either --model (a trained checkpoint) or --vlm (a Gemma 3 VLM to put a world model beside).")
-    from theworld_fusion import assemble, is_adapter, load_adapter, load_model, load_processor
+    from theworld_fusion import assemble
     from theworld_train import answer as job
-    from theworld_train.checkpoints import newest
+    from theworld_train.trained import open_trained
 
-    if model is not None and (last := newest(Path(model))) is not None:
-        model = str(last[1])
-    if model is not None and is_adapter(model):
-        loaded, processor = load_adapter(model)
+    if model is not None:
+        processor, load = open_trained(model)
         media = job.load_media(image or [], video or [], frames or processor.world_num_frames)
-    elif model is not None:
-        processor = load_processor(model)
-        media = job.load_media(image or [], video or [], frames or processor.world_num_frames)
-        loaded = load_model(model)
+        loaded = load()
     else:
         media = job.load_media(image or [], video or [], frames or _FRAMES)
         loaded, processor = assemble(str(vlm), world, encoder=encoder, num_frames=frames or _FRAMES)

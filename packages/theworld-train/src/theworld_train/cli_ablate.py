@@ -61,4 +61,7 @@ def ablate(
         arms_of(loaded, folder)
         print(dump_plan(loaded), end="")
         return
-    run_ablation(loaded, folder, processes=processes, command=" ".join(["theworld", *sys.argv[1:]]))
+    outcome = run_ablation(loaded, folder, processes=processes, command=" ".join(["theworld", *sys.argv[1:]]))
+    if unusable := {found.task: found.unusable for _, found, _ in outcome.tasks if found.unusable}:
+        named = ", ".join(f"{number} of {task}" for task, number in unusable.items())
+        raise UsageError(f"questions that could not be asked are in no figure: {named}. See the runs' records.jsonl.")

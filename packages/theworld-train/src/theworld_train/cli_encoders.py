@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from theworld_train.cli_table import print_table
-from theworld_train.errors import UsageError
+from theworld_train.folders import make_folder
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -107,10 +107,7 @@ def probe(
     from theworld_train.jobs import Bars
 
     check_names(names, world, tiny=tiny)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"the folder {out} cannot be made ({error.strerror}). Give another --out.") from error
+    make_folder(out)
     settings = ProbeSettings(groups=groups, split=split, seed=seed)
     with tempfile.TemporaryDirectory() as scratch, Bars() as bars:
 

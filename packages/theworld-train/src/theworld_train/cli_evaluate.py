@@ -25,17 +25,17 @@ def evaluate(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the records, new or empty.", show_default=False)],
-    model: Annotated[str | None, typer.Option(help="A trained checkpoint or adapter: folder or hub id.")] = None,
-    vlm: Annotated[
-        str | None, typer.Option(help="Instead of --model: a base VLM, e.g. google/gemma-3-4b-it; its arm is off.")
+    model: Annotated[
+        str | None, typer.Option(help="A trained checkpoint or adapter: a run's or its own folder, or hub id.")
     ] = None,
+    vlm: Annotated[str | None, typer.Option(help="Instead of --model: a base VLM, e.g. google/gemma-3-4b-it.")] = None,
     arm: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="on: with world tokens; off: without, which is the base VLM; zeros, noise, other-item, "
-            "shuffled-slots, image-repeated: with world tokens that lack one thing."
+            "shuffled-slots, image-repeated: with world tokens that lack one thing. Default: on; with --vlm, off."
         ),
-    ] = "on",
+    ] = None,
     method: Annotated[
         Method,
         typer.Option(help="Compare the likelihoods of the choices (never unreadable), or read a generated answer."),
@@ -76,7 +76,7 @@ def evaluate(
     from theworld_train.evaluate.arms import split_arm
     from theworld_train.evaluate.tasks import open_task, task_settings
 
-    world, control = split_arm("off" if model is None and arm == "on" else arm)
+    world, control = split_arm(arm or ("off" if model is None else "on"))
     settings = task_settings(task)
     from theworld_train.cache import Rank
     from theworld_train.evaluate.runner import run_task
@@ -99,7 +99,8 @@ def evaluate(
         seed=seed,
         limit=limit,
         resume=resume,
-        facts=subject.facts | {"options": settings.model_dump(mode="json"), "num_frames": frames},
+        facts=subject.facts,
+        where={"model": subject.source, "options": settings.model_dump(mode="json"), "num_frames": frames},
     )
     part()
     if rank.number:

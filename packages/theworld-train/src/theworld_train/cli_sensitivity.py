@@ -6,10 +6,14 @@ from typing import Annotated, Literal
 import typer
 
 from theworld_train.errors import UsageError
+from theworld_train.folders import make_folder
 
 
 def sensitivity(
-    model: Annotated[str, typer.Option(help="A trained checkpoint or adapter: folder or hub id.", show_default=False)],
+    model: Annotated[
+        str,
+        typer.Option(help="A trained checkpoint or adapter: a run's or its own folder, or hub id.", show_default=False),
+    ],
     question: Annotated[str | None, typer.Argument(help="With --image or --video: what to ask, in quotes.")] = None,
     image: Annotated[list[Path] | None, typer.Option(help="A picture to ask about; may be repeated.")] = None,
     video: Annotated[list[Path] | None, typer.Option(help="A clip to ask about; may be repeated.")] = None,
@@ -57,13 +61,7 @@ def sensitivity(
         raise UsageError("--image, --video and --answer go with a question. Write it, in quotes.")
     if question is not None and not question.strip():
         raise UsageError("the question is empty. Write what you want to know, in quotes.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"the folder {out} cannot be made ({error.strerror}). Give another one, with --out."
-        ) from error
-    from theworld_fusion import is_adapter, load_adapter, load_model, load_processor
+    make_folder(out)
     from theworld_train.answer import load_media
     from theworld_train.evaluate.sensitivity import SensitivitySettings, measure, write_report
     from theworld_train.evaluate.sensitivity.examples import of_file, of_media, of_task
@@ -71,9 +69,10 @@ def sensitivity(
     from theworld_train.evaluate.sensitivity.result import verdict
     from theworld_train.evaluate.tasks import open_task, task_settings
     from theworld_train.jobs import Bars
+    from theworld_train.trained import open_trained
 
     settings_of_task = None if task is None else task_settings(task)
-    loaded, processor = load_adapter(model) if is_adapter(model) else (load_model(model), load_processor(model))
+    processor, load = open_trained(model)
     frames = processor.world_num_frames
     if data is not None:
         examples = of_file(data, limit)
@@ -83,7 +82,7 @@ def sensitivity(
         examples = of_media(load_media(image or [], video or [], frames), str(question), answer)
     settings = SensitivitySettings(own_answers=own_answers, maps=maps, cells=cells, fill=fill, seed=seed)
     with Bars() as bars:
-        result = measure(loaded, processor, examples, settings, name=model, report=bars.add("measuring"))
+        result = measure(load(), processor, examples, settings, name=model, report=bars.add("measuring"))
     write_report(result, out)
     print(verdict(result.effects(), own=own_answers) + "\n")
     for name, mean, size, number in table(result):

@@ -2,10 +2,11 @@
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing.connection import wait
-from threading import Thread
+from multiprocessing.connection import Connection, wait
+from threading import Lock, Thread
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
@@ -44,15 +45,17 @@ class Bars(Progress):
 class Jobs:
     """Processes that take pieces of work, each with one thread: for toys, more threads cost more than they give.
 
-    Work is a function at the top of a module; its first argument is a ``Report``.
+    Work is a function at the top of a module; its first argument is a ``Report``. Where an error leaves the ``with``,
+    work that goes on elsewhere gets SIGTERM, and training saves and ends.
     """
 
     def __init__(self, processes: int) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would inherit locks that threads of torch hold
+        self._stop, self._open = context.Pipe(duplex=False)
         self._messages = context.SimpleQueue()
         self._bars = Bars()
         self._reports: list[Report] = []
-        self._pool = ProcessPoolExecutor(processes, context, initializer=_start, initargs=(self._messages,))
+        self._pool = ProcessPoolExecutor(processes, context, initializer=_start, initargs=(self._messages, self._stop))
         self._listener = Thread(target=self._listen, daemon=True)
 
     def __enter__(self) -> Self:
@@ -61,10 +64,14 @@ class Jobs:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None) -> None:
+        if kind is not None:
+            self._open.close()
         self._pool.shutdown(cancel_futures=kind is not None)
         self._messages.put(None)
         self._listener.join()
         self._bars.stop()
+        self._open.close()
+        self._stop.close()
 
     def submit(
         self, label: str, work: Callable[Concatenate[Report, P], T], *args: P.args, **kwargs: P.kwargs
@@ -79,22 +86,26 @@ class Jobs:
             self._reports[number](*progress)
 
 
+_working = Lock()
+"""Of a process that does work: held while it does."""
 _messages: Any = None
 """Of a process that does work: where its reports go."""
 
 
-def _start(messages: Any) -> None:
+def _start(messages: Any, stop: Connection) -> None:
     global _messages
     _messages = messages
     torch.set_num_threads(1)
-    Thread(target=_end_with_parent, daemon=True).start()
+    Thread(target=_end_with_parent, args=(stop,), daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    """A process whose parent was killed would otherwise wait for work for ever."""
+def _end_with_parent(stop: Connection) -> None:
+    """A process whose parent was killed would otherwise wait for work for ever; one whose parent gave up would work."""
     parent = multiprocessing.parent_process()
     if parent is not None:
-        wait([parent.sentinel])
+        if parent.sentinel not in wait([parent.sentinel, stop]):
+            os.kill(os.getpid(), signal.SIGTERM)
+            _working.acquire()  # where work handles the signal, it ends when it has saved, and the process with it
         os._exit(1)
 
 
@@ -102,4 +113,5 @@ def _run(number: int, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     def report(done: int, total: int | None, note: str = "") -> None:
         _messages.put((number, done, total, note))
 
-    return work(report, *args, **kwargs)
+    with _working:
+        return work(report, *args, **kwargs)

@@ -25,6 +25,7 @@ from theworld_train.data.batches import Batches, load
 from theworld_train.data.heldout import held_out
 from theworld_train.data.sources import check_folders
 from theworld_train.evaluate.held_out import HeldOut
+from theworld_train.folders import kept_alone
 from theworld_train.jobs import Bars, Report
 from theworld_train.liger import check_liger, teach_liger
 from theworld_train.loggers import LOG, Lines, Logger, open_loggers, read_lines
@@ -33,7 +34,7 @@ from theworld_train.pair import make_pair
 from theworld_train.processes import on_any, on_main
 from theworld_train.reach import reach_all
 from theworld_train.recipe import EvalSettings, Recipe, StageSettings
-from theworld_train.run_folder import PARTS, RECIPE, SAMPLES, Resume, kept_alone, prepare
+from theworld_train.run_folder import PARTS, RECIPE, SAMPLES, Resume, prepare
 from theworld_train.signals import stop_requests
 from theworld_train.trainable import PartRow, apply_parts, parameter_groups, table, trainable_names
 from theworld_train.trainer import Trainer, read_progress
@@ -64,7 +65,7 @@ def run_recipe(recipe: Recipe, out: Path, *, resume: Resume = False, report: Rep
 
     Raises:
         UsageError: ``out`` holds a run and ``resume`` is not set, holds none and it is, holds one of another recipe,
-            or another process trains there; a later stage needs what is not here; or a checkpoint cannot be written.
+            or another process works there; a later stage needs what is not here; or a checkpoint cannot be written.
     """
     process = PartialState(cpu=not torch.accelerator.is_available())
     sharded = sharding.is_wanted()

@@ -18,7 +18,7 @@ from theworld_train.demo.data import LOOK, Asked, encode
 from theworld_train.demo.report import table, write_report
 from theworld_train.demo.result import ARMS, Answered, DemoResult
 from theworld_train.demo.size import DemoSize
-from theworld_train.errors import UsageError
+from theworld_train.folders import make_folder
 from theworld_train.jobs import Jobs
 from theworld_train.microworld import FRAME_FAMILIES, MOTION_FAMILIES, Clip, generate
 
@@ -37,15 +37,10 @@ def run_demo(
         say: takes each line for the user.
 
     Raises:
-        UsageError: ``out`` cannot be made.
+        UsageError: ``out`` cannot be written.
     """
     size = size or DemoSize()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"the folder {out} cannot be made ({error.strerror}). Give another one, with --out."
-        ) from error
+    make_folder(out)
     result = _train_and_ask(seed, size, out / "model", say)
     say("\n" + table(result))
     say("\n" + _samples(result))

@@ -75,7 +75,7 @@ class Asker:
 
         Raises:
             WorldIgnored: there is world input, and it does not reach the language model.
-            ValueError: a likelihood is not a number.
+            ValueError: a likelihood is not a finite number.
         """
         encodings = encode(self.model, prompts)
         self._check(prompts)
@@ -122,8 +122,8 @@ class Asker:
         replies = []
         for row, options in enumerate(choices):
             likelihoods = {choice: next(sums) for choice in options}
-            if any(math.isnan(value) for value in likelihoods.values()):
-                raise ValueError("a choice's log-probability is not a number. Look at the model's weights and dtype.")
+            if wrong := [value for value in likelihoods.values() if not math.isfinite(value)]:
+                raise ValueError(f"a choice's log-probability is {wrong[0]}. Look at the model's weights and dtype.")
             best = max(likelihoods, key=likelihoods.__getitem__)  # of equals the first
             said = {choice: next(greedy) for choice in options}
             tokens = len(options[best])

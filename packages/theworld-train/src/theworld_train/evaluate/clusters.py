@@ -3,13 +3,15 @@
 Letters: ``n`` values, ``g`` groups, ``z`` resamplings.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
 LEVEL = 0.95
 _RESAMPLINGS = 2000
+_ROOM = 1_000_000
+"""Numbers of draws that are held at a time."""
 
 
 def resample(groups: Sequence[str], *, seed: int) -> tuple[Shaped[np.ndarray, " n"], Float[np.ndarray, "z g"]]:
@@ -18,14 +20,19 @@ def resample(groups: Sequence[str], *, seed: int) -> tuple[Shaped[np.ndarray, " 
     The same groups and seed give the same draws, so scores of two encoders can be compared draw by draw.
     """
     names, member = np.unique(groups, return_inverse=True)
-    rng = np.random.default_rng(seed)
-    counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=_RESAMPLINGS)
-    return member, np.concatenate([np.ones((1, len(names))), counts])
+    return member, np.concatenate([np.ones((1, len(names))), *draws(len(names), seed=seed, times=_RESAMPLINGS)])
 
 
-def interval(draws: Float[np.ndarray, " z"]) -> tuple[float, float]:
+def draws(groups: int, *, seed: int, times: int) -> Iterator[Shaped[np.ndarray, "some g"]]:
+    """How often each group is drawn in each of ``times`` resamplings, as many at a time as there is room for."""
+    rng, room = np.random.default_rng(seed), max(1, _ROOM // groups)
+    for start in range(0, times, room):
+        yield rng.multinomial(groups, np.full(groups, 1 / groups), size=min(room, times - start))
+
+
+def interval(draws: Float[np.ndarray, " z"], level: float = LEVEL) -> tuple[float, float]:
     """Percentiles of the resamplings; the first draw, which is the value itself, is none."""
-    low, high = np.quantile(draws[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(draws[1:], [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

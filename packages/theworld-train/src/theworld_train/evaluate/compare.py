@@ -8,7 +8,7 @@ from typing import Any
 
 from theworld_train.errors import UsageError
 from theworld_train.evaluate.arms import groups_of
-from theworld_train.evaluate.folder import MANIFEST, first_difference, read_json, read_records, write_whole
+from theworld_train.evaluate.folder import first_difference, read_manifest, read_records, write_whole
 from theworld_train.evaluate.records import Record
 from theworld_train.evaluate.statistics import Paired, paired_test
 from theworld_train.evaluate.summary import TOTAL
@@ -64,12 +64,10 @@ def compare_folders(a: Path, b: Path) -> Comparison:
         UsageError: one is no finished evaluation, or they are not of the same items (the message names what differs).
     """
     first, second = (read_records(folder) for folder in (a, b))
-    manifests = [read_json(folder / MANIFEST)["evaluation"] for folder in (a, b)]
+    manifests = [read_manifest(folder)["evaluation"] for folder in (a, b)]
     one, other = ({name: manifest.get(name) for name in _SAME} for manifest in manifests)
     if (different := first_difference(one, other)) is not None:
         raise UsageError(f"{a} and {b} are of other items: {different}. Compare evaluations of one task.")
-    if len(first) != len(second):
-        raise UsageError(f"{a} has {len(first)} records, {b} has {len(second)}. Evaluate again, into other folders.")
     for x, y in zip(first, second, strict=True):
         for name in _ONE_ITEM:
             if getattr(x, name) != getattr(y, name):

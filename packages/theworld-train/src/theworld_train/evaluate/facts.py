@@ -3,6 +3,8 @@
 import hashlib
 import platform
 import subprocess
+from functools import cache
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,15 +12,25 @@ from typing import Any
 import torch
 from torch import nn
 
-_VERSIONS = ("theworld-tokens", "theworld-encoders", "theworld-fusion", "theworld-train", "torch", "transformers")
+_PACKAGES = ("theworld_tokens", "theworld_encoders", "theworld_fusion", "theworld_train")
+_LIBRARIES = ("torch", "transformers")
 _WEIGHTS = ("*.safetensors", "*.json")
 _SAMPLE = 64
 """Values that are read of each parameter."""
 
 
+def code_identity() -> dict[str, Any]:
+    """What of the code decides results: a digest of our packages' modules, and the versions of what computes.
+
+    Not the commit: one that changes documents changes no result, and files that were not committed do.
+    """
+    return {"sources": _sources(), "libraries": {name: version(name) for name in _LIBRARIES}}
+
+
 def code_facts() -> dict[str, Any]:
-    """Versions of our packages and of what computes, and the commit where the code lies in a checkout."""
-    return {"versions": {name: version(name) for name in _VERSIONS}, "commit": _commit(Path(__file__).parent)}
+    """For people: versions, and the commit where the code lies in a checkout."""
+    names = [*(package.replace("_", "-") for package in _PACKAGES), *_LIBRARIES]
+    return {"versions": {name: version(name) for name in names}, "commit": _commit(Path(__file__).parent)}
 
 
 def machine_facts(processes: int) -> dict[str, Any]:
@@ -37,12 +49,12 @@ def machine_facts(processes: int) -> dict[str, Any]:
 
 
 def checkpoint_facts(source: str | Path) -> dict[str, Any]:
-    """Who a checkpoint is: its name, and the SHA-256 of its files where it is a folder."""
+    """Who a checkpoint is: the SHA-256 of a folder's files, wherever that lies, or its name on the hub."""
     folder = Path(source)
     if not folder.is_dir():
         return {"source": str(source)}
     files = sorted(path for pattern in _WEIGHTS for path in folder.glob(pattern))
-    return {"source": str(source), "files": {path.name: _sha_of(path) for path in files}}
+    return {"files": {path.name: _sha_of(path) for path in files}}
 
 
 def recipe_of(source: str | Path) -> Any:
@@ -63,6 +75,18 @@ def weights_digest(model: nn.Module) -> str:
         sample = flat[:: max(1, flat.numel() // _SAMPLE)][:_SAMPLE].cpu()
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(sample.contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+@cache
+def _sources() -> str:
+    """Of every module as it lies on the disk now; a package's place does not count."""
+    digest = hashlib.sha256()
+    for package in _PACKAGES:
+        [root] = import_module(package).__path__
+        for file in sorted(Path(root).rglob("*.py")):
+            content = file.read_bytes()
+            digest.update(f"{package}/{file.relative_to(root).as_posix()} {len(content)}\n".encode() + content)
     return digest.hexdigest()
 
 

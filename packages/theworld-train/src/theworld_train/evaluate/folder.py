@@ -7,6 +7,7 @@ are there; ``summary.json`` is written last. Several processes write ``records-N
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 from theworld_encoders.shard import sync
 from theworld_train.errors import UsageError
 from theworld_train.evaluate.records import Record
+from theworld_train.folders import LOCK, kept_alone, unwritable
 
 MANIFEST, RECORDS, SUMMARY = "manifest.json", "records.jsonl", "summary.json"
 _PART = "records-{}.jsonl"
@@ -32,8 +34,11 @@ class EvaluationFolder:
         self.path = path
         self._batches = batches
 
-    def begin(self, evaluation: Mapping[str, Any], facts: Mapping[str, Any], *, resume: bool) -> bool:
+    @contextmanager
+    def begun(self, evaluation: Mapping[str, Any], facts: Mapping[str, Any], *, resume: bool) -> Iterator[bool]:
         """Make the folder, or see that the evaluation in it is this one; whether that is done already.
+
+        While it is open, no other process evaluates into the folder; one that is done is only read.
 
         Args:
             evaluation: all that decides what the records are, as plain values.
@@ -44,29 +49,24 @@ class EvaluationFolder:
                 unfinished and ``resume`` is not set, or the folder cannot be written.
         """
         wanted = json.loads(json.dumps(evaluation, default=str))
-        manifest = self._manifest()
-        if manifest is None:
-            if self.path.is_dir() and any(self.path.iterdir()):
-                raise UsageError(f"{self.path} is not empty, and holds no evaluation. Give another folder (--out).")
-            manifest = {"evaluation": wanted, "runs": []}
-        if (different := first_difference(manifest["evaluation"], wanted)) is not None:
-            raise UsageError(f"{self.path} holds another evaluation: {different}. Give another folder (--out).")
-        if (self.path / SUMMARY).is_file():
-            return True
-        if manifest["runs"] and not resume:
-            raise UsageError(
-                f"{self.path} holds this evaluation, unfinished. Go on with --resume, or give another --out."
-            )
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            manifest["runs"].append({**facts, "start": _now(), "end": None})
-            write_whole(self.path / MANIFEST, _pretty(manifest))
-            self.merge()
-        except OSError as error:
-            raise UsageError(
-                f"{self.path} cannot be written ({error.strerror}). Give another folder (--out)."
-            ) from error
-        return False
+        self._check(wanted, resume=resume)
+        if self.is_done:
+            yield True
+            return
+        with kept_alone(self.path):
+            manifest = self._check(wanted, resume=resume)  # again: another process may just have left
+            if not self.is_done:
+                manifest["runs"].append({**facts, "start": _now(), "end": None})
+                try:
+                    write_whole(self.path / MANIFEST, _pretty(manifest))
+                    self.merge()
+                except OSError as error:
+                    raise unwritable(self.path, error) from error
+            yield self.is_done
+
+    @property
+    def is_done(self) -> bool:
+        return (self.path / SUMMARY).is_file()
 
     def pending(self) -> list[int]:
         """Numbers of the batches that have no records yet."""
@@ -92,14 +92,25 @@ class EvaluationFolder:
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Say when it ended, then that it is done."""
-        manifest = self._manifest() or {"runs": [{}]}
+        manifest = read_manifest(self.path)
         manifest["runs"][-1]["end"] = _now()
         write_whole(self.path / MANIFEST, _pretty(manifest))
         write_whole(self.path / SUMMARY, _pretty(summary))
 
-    def _manifest(self) -> dict[str, Any] | None:
-        path = self.path / MANIFEST
-        return read_json(path) if path.is_file() else None
+    def _check(self, wanted: dict[str, Any], *, resume: bool) -> dict[str, Any]:
+        """The manifest of this evaluation, a new one where none is there."""
+        if not (self.path / MANIFEST).is_file():
+            if self.path.is_dir() and any(path.name != LOCK for path in self.path.iterdir()):
+                raise UsageError(f"{self.path} is not empty, and holds no evaluation. Give another folder (--out).")
+            return {"evaluation": wanted, "runs": []}
+        manifest = read_manifest(self.path)
+        if (different := first_difference(manifest["evaluation"], wanted)) is not None:
+            raise UsageError(f"{self.path} holds another evaluation: {different}. Give another folder (--out).")
+        if not self.is_done and not resume:
+            raise UsageError(
+                f"{self.path} holds this evaluation, unfinished. Go on with --resume, or give another --out."
+            )
+        return manifest
 
     def _done(self) -> dict[int, list[bytes]]:
         """The lines of every batch that is whole, by its number."""
@@ -121,18 +132,38 @@ def read_records(folder: Path, *, finished: bool = True) -> list[Record]:
         finished: it has to be.
 
     Raises:
-        UsageError: there is none, or it is unfinished.
+        UsageError: there is none, it is unfinished, or a line of its records is missing or damaged.
     """
-    if not (folder / MANIFEST).is_file():
-        raise UsageError(f"{folder} holds no evaluation: it has no {MANIFEST}. Give a folder of theworld evaluate.")
+    items = read_manifest(folder)["evaluation"].get("items")
     if finished and not (folder / SUMMARY).is_file():
         raise UsageError(f"the evaluation in {folder} is unfinished. Go on with it: theworld evaluate ... --resume")
+    file, records = folder / RECORDS, list[Record]()
     try:
-        return [Record(**json.loads(line)) for line in (folder / RECORDS).read_bytes().splitlines()]
-    except (OSError, ValueError, TypeError) as error:
+        for line in file.read_bytes().splitlines():
+            records.append(from_line(line))
+    except (OSError, ValueError) as error:
+        place = f"{file}, line {len(records) + 1}," if isinstance(error, ValueError) else file
+        raise UsageError(f"{place} cannot be read ({error}). Evaluate again, into another folder.") from error
+    if finished and len(records) != items:
         raise UsageError(
-            f"{folder / RECORDS} cannot be read ({error}). Evaluate again, into another folder."
-        ) from error
+            f"{file} has {len(records)} records of {items} questions. Evaluate again, into another folder."
+        )
+    return records
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What a folder says of the evaluation in it.
+
+    Raises:
+        UsageError: it holds none, or says it wrongly.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise UsageError(f"{folder} holds no evaluation: it has no {MANIFEST}. Give a folder of theworld evaluate.")
+    found = read_json(path)
+    if not (isinstance(found.get("evaluation"), dict) and isinstance(found.get("runs"), list) and found["runs"]):
+        raise UsageError(f"{path} is no manifest of an evaluation. Give a folder of theworld evaluate.")
+    return found
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -166,6 +197,25 @@ def to_line(record: Record) -> bytes:
     return (json.dumps(asdict(record), ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
+def from_line(line: bytes) -> Record:
+    """What ``to_line`` wrote.
+
+    Raises:
+        ValueError: it is no record.
+    """
+    try:
+        record = Record(**json.loads(line))
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"it is no record: {error}") from error
+    texts = (record.key, record.family, record.group, record.prompt, record.wanted)
+    numbers = (record.chance, 0 if record.score is None else record.score)
+    if not all(isinstance(one, str) for one in texts):
+        raise ValueError("it is no record: a field is no text")
+    if not all(isinstance(one, int | float) and 0 <= one <= 1 for one in numbers):
+        raise ValueError("it is no record: a score is not from 0 to 1")
+    return record
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """The file is the old one or the new one, whenever the machine dies."""
     temporary = path.with_name(f".{path.name}.unfinished")
@@ -179,8 +229,8 @@ def _lines(file: Path) -> Iterator[tuple[str, bytes]]:
     for line in file.read_bytes().splitlines(keepends=True) if file.is_file() else ():
         if line.endswith(b"\n"):
             try:
-                yield json.loads(line)["key"], line
-            except (ValueError, TypeError, KeyError):
+                yield from_line(line).key, line
+            except ValueError:
                 continue
 
 

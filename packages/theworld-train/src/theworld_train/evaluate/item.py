@@ -114,6 +114,8 @@ def _ask(asker: Asker, asked: Mapping[int, tuple[Prompt, Any]], places: list[int
 def _record(asker: Asker, task: Task, item: Item, prompt: Prompt, reply: Reply) -> Record:
     try:
         score = task.score(item, reply.text)
+        if score.value is not None and not 0 <= score.value <= 1:
+            raise ValueError(f"its score is {score.value}, not from 0 to 1")
         guesses = [task.score(item, choice).value or 0.0 for choice in item.choices]
     except ITEM_ERRORS as error:
         return _failed(item, f"its answer cannot be scored: {reason(error)}")

@@ -18,11 +18,11 @@ from theworld_train.errors import UsageError
 from theworld_train.evaluate.arms import check_arm, groups_of, takes_other_item, with_control
 from theworld_train.evaluate.asker import Asker, Method
 from theworld_train.evaluate.controls import partners
-from theworld_train.evaluate.facts import code_facts, machine_facts, weights_digest
-from theworld_train.evaluate.folder import SUMMARY, EvaluationFolder, read_json, read_records
+from theworld_train.evaluate.facts import code_facts, code_identity, machine_facts, weights_digest
+from theworld_train.evaluate.folder import SUMMARY, EvaluationFolder, read_records
 from theworld_train.evaluate.item import Loaded, answer, load, reason
 from theworld_train.evaluate.prompts import signature
-from theworld_train.evaluate.summary import Summary, from_json, summarise
+from theworld_train.evaluate.summary import Summary, read_summary, summarise
 from theworld_train.evaluate.task import Item, Task
 from theworld_train.evaluate.watch import WorldIgnored
 from theworld_train.jobs import Bars
@@ -47,6 +47,7 @@ def run_task(
     limit: int | None = None,
     resume: bool = False,
     facts: Mapping[str, Any] | None = None,
+    where: Mapping[str, Any] | None = None,
     show: bool = True,
 ) -> Summary:
     """Ask a model all items of a task, and keep a record of each in ``out``.
@@ -63,6 +64,7 @@ def run_task(
         limit: ask so many items only, evenly spread over the task.
         resume: go on with the evaluation in ``out``, where it has begun.
         facts: who the model is, for the manifest: it has to be the same when the evaluation goes on.
+        where: model and data are found now; when the evaluation goes on, they may lie elsewhere.
         show: draw a progress bar.
 
     Raises:
@@ -90,22 +92,26 @@ def run_task(
         "dtype": str(model.dtype).removeprefix("torch."),
         "model": dict(facts or {}),
         "weights": weights_digest(model),
-        **code_facts(),
+        **code_identity(),
     }
-    begin = partial(folder.begin, evaluation, machine_facts(process.num_processes), resume=resume)
-    pending = _agreed(process, lambda: [] if begin() else folder.pending())
-    if not (out / SUMMARY).is_file():
-        was_training = model.training
-        model.eval()
-        with ExitStack() as stack:
-            stack.callback(model.train, was_training)
+    of_run = {**(where or {}), **machine_facts(process.num_processes), **code_facts()}
+    with ExitStack() as stack:
+
+        def begin() -> list[int]:
+            done = stack.enter_context(folder.begun(evaluation, of_run, resume=resume))
+            return [] if done else folder.pending()
+
+        pending = _agreed(process, begin)
+        if not folder.is_done:
+            stack.callback(model.train, model.training)
+            model.eval()
             if world == "on":
                 stack.enter_context(with_control(model, control))
             asker = Asker(model, processor, method=method, max_new_tokens=max_new_tokens)
             run = _Run(task, asker, world, others, folder, batches, process)
             run.all(pending, show=show)
-        on_main(process, lambda: _finish(folder, task.name, control or world, method))
-    return from_json(read_json(out / SUMMARY))
+            on_main(process, lambda: _finish(folder, task.name, control or world, method))
+    return read_summary(out / SUMMARY)
 
 
 class _Run:
@@ -146,6 +152,11 @@ class _Run:
             except torch.OutOfMemoryError as error:
                 failed = UsageError(
                     f"{reason(error)}. Ask fewer items together (--batch-size), then go on with --resume."
+                )
+            except OSError as error:  # what is wrong with an item is in its record
+                failed = UsageError(
+                    f"records cannot be written into {self.folder.path} ({error.strerror}). Make room, then go on with "
+                    "--resume."
                 )
         if on_any(self.process, failed is not None):
             part()

@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import binomtest, bootstrap, norm, ttest_1samp
+from scipy.stats import binomtest, norm, ttest_1samp
+
+from theworld_train.evaluate.clusters import draws, interval
 
 Array = np.ndarray
 
 _FLIPS, _RESAMPLES, _SEED = 20_000, 9_999, 2718
 _CHUNK = 1_000
 """Sign flips that are drawn at a time."""
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,12 +74,16 @@ def mean_score(scores: Sequence[float], groups: Sequence[Hashable], *, level: fl
     sums, sizes = _by_group(np.asarray(scores, float), groups)
     number, count = len(sums), float(sizes.sum())
     value = float(sums.sum() / count)
-    spread = float(np.square(sums - value * sizes).sum()) * number / max(number - 1, 1) / count**2
+    apart = sums - value * sizes
+    apart[np.abs(apart) < _ROUNDING * sizes] = 0  # groups of one mean
+    spread = float(np.square(apart).sum()) * number / max(number - 1, 1) / count**2
     effective = value * (1 - value) / spread if spread > 0 else float(number)
     z = float(norm.ppf((1 + level) / 2))
     middle = (value + z**2 / (2 * effective)) / (1 + z**2 / effective)
     half = z / (1 + z**2 / effective) * math.sqrt(value * (1 - value) / effective + z**2 / (4 * effective**2))
-    return Mean(value=value, low=max(0.0, middle - half), high=min(1.0, middle + half), total=int(count))
+    low, high = max(0.0, middle - half), min(1.0, middle + half)
+    # The ends are exact: middle and half are equal there but for their rounding.
+    return Mean(value=value, low=low if value > 0 else 0.0, high=high if value < 1 else 1.0, total=int(count))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,19 +135,9 @@ def paired_test(a: Sequence[float], b: Sequence[float], groups: Sequence[Hashabl
     difference = float(sums.sum() / sizes.sum())
     unseen = min(1.0, 3 / len(sums))  # where all groups are alike, of how many could one that is not have been missed
     low, high = max(-1.0, difference - unseen), min(1.0, difference + unseen)
-    if len(sums) > 1 and np.ptp(sums / sizes) > 0:
-        found = bootstrap(
-            (sums, sizes),
-            _ratio,
-            paired=True,
-            vectorized=True,
-            n_resamples=_RESAMPLES,
-            batch=_CHUNK,
-            confidence_level=level,
-            method="percentile",
-            rng=np.random.default_rng(_SEED),
-        ).confidence_interval
-        low, high = float(found.low), float(found.high)
+    if len(sums) > 1 and np.ptp(sums / sizes) > _ROUNDING:
+        drawn = [(counts @ sums) / (counts @ sizes) for counts in draws(len(sums), seed=_SEED, times=_RESAMPLES)]
+        low, high = interval(np.concatenate([[difference], *drawn]), level)
     return Paired(difference=difference, low=low, high=high, p=float(p), groups=len(sums))
 
 
@@ -195,7 +192,3 @@ def _by_group(values: Float[Array, " n"], groups: Sequence[Hashable]) -> tuple[A
     places: dict[Hashable, int] = {}
     numbers = [places.setdefault(group, len(places)) for group in groups]
     return np.bincount(numbers, values), np.bincount(numbers).astype(float)
-
-
-def _ratio(sums: Array, sizes: Array, axis: int = -1) -> Array:
-    return sums.sum(axis) / sizes.sum(axis)

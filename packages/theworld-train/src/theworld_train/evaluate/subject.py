@@ -7,18 +7,25 @@ from typing import Any
 import torch
 from transformers import Gemma3ForConditionalGeneration
 
-from theworld_fusion import TheWorldProcessor, is_adapter, load_adapter, load_model, load_processor
+from theworld_fusion import TheWorldProcessor
 from theworld_fusion.assemble import load_vlm
 from theworld_fusion.checkpoint import check_loading
 from theworld_train.evaluate.facts import checkpoint_facts, recipe_of
+from theworld_train.trained import checkpoint_of, open_trained
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A model with its processor, and who it is."""
+    """A model with its processor, and who it is.
+
+    Attributes:
+        source: where it was found; a copy elsewhere is the same model.
+        facts: the SHA-256 of its files, or its name on the hub, and the recipe that trained it.
+    """
 
     model: Any
     processor: TheWorldProcessor
+    source: str
     facts: dict[str, Any]
 
 
@@ -26,7 +33,7 @@ def load_subject(model: str | None, vlm: str | None, *, dtype: str | None, devic
     """What is to be evaluated, on ``device``.
 
     Args:
-        model: a whole checkpoint or an adapter, or ``None``.
+        model: a run, a whole checkpoint or an adapter, or ``None``.
         vlm: a Gemma 3 VLM, where there is no ``model``: it has no world branch, and is the baseline.
         dtype: number type; default: bfloat16 on an accelerator, float32 on a CPU.
 
@@ -35,15 +42,12 @@ def load_subject(model: str | None, vlm: str | None, *, dtype: str | None, devic
     """
     kind = getattr(torch, dtype or ("float32" if device.type == "cpu" else "bfloat16"))
     where: dict[str, Any] = {"dtype": kind, "device_map": {"": str(device)}}
-    source = str(vlm if model is None else model)
+    source = str(vlm) if model is None else checkpoint_of(model)
     facts = checkpoint_facts(source) | {"recipe": recipe_of(source)}
     if model is None:
-        return Subject(model=_load_vlm(source, where), processor=vlm_processor(source), facts=facts)
-    if is_adapter(model):
-        loaded, processor = load_adapter(model, **where)
-    else:
-        loaded, processor = load_model(model, **where), load_processor(model)
-    return Subject(model=loaded, processor=processor, facts=facts)
+        return Subject(model=_load_vlm(source, where), processor=vlm_processor(source), source=source, facts=facts)
+    processor, load = open_trained(source, **where)
+    return Subject(model=load(), processor=processor, source=source, facts=facts)
 
 
 def vlm_processor(vlm: str | Path) -> TheWorldProcessor:

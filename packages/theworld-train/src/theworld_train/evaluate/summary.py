@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
+from theworld_train.errors import UsageError
 from theworld_train.evaluate.arms import groups_of
+from theworld_train.evaluate.folder import read_json
 from theworld_train.evaluate.records import Record
 from theworld_train.evaluate.statistics import mean_score
 
@@ -90,6 +92,14 @@ def score_of(records: Sequence[Record], family: str) -> FamilyScore:
     )
 
 
-def from_json(found: dict[str, Any]) -> Summary:
-    """The summary that a folder holds."""
-    return Summary(**{**found, "families": [FamilyScore(**row) for row in found["families"]]})
+def read_summary(path: Path) -> Summary:
+    """The summary that a finished folder holds.
+
+    Raises:
+        UsageError: it is none.
+    """
+    found = read_json(path)
+    try:
+        return Summary(**{**found, "families": [FamilyScore(**row) for row in found["families"]]})
+    except (TypeError, KeyError) as error:
+        raise UsageError(f"{path} is no summary of an evaluation. Evaluate again, into another folder.") from error

@@ -4,14 +4,16 @@ import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from theworld_train.data.example import digest
 from theworld_train.errors import UsageError
 from theworld_train.evaluate.ablate.plan import Plan, World
-from theworld_train.evaluate.facts import code_facts
+from theworld_train.evaluate.facts import checkpoint_facts, code_identity
 from theworld_train.recipe import Recipe
+from theworld_train.recipe_checks import TINY
 from theworld_train.recipe_file import load_recipe
 
 _FIELDS = {
@@ -54,11 +56,8 @@ class Arm:
 
     @property
     def folder(self) -> str:
-        """Name of its folder."""
-        slug = "".join(
-            letter if letter.isalnum() or letter in "-._" else "-" for letter in self.name.replace(", ", "-")
-        )
-        return f"{slug}-seed{self.seed}-{self.identity[:10]}"
+        """Name of its folder, which stays when the plan grows: ``name`` may then have more in it."""
+        return f"{self.world}-seed{self.seed}-{self.identity[:10]}"
 
 
 def all_arms(plan: Plan, bases: Bases | None) -> list[Arm]:
@@ -84,16 +83,29 @@ def changes(values: Mapping[str, Any]) -> list[str]:
 
 
 def identity_of(recipe: Recipe, base: str | None) -> str:
-    """A digest of a recipe, of the code, and of the base instead of the folder where that lies.
+    """A digest of a recipe, of the code, and of checkpoints by what they hold, wherever they lie.
 
     Data sets are known by their names and options, not by what their files hold.
+
+    Args:
+        base: what the VLM was made from, and the world model with it, where the plan trains them.
     """
     plain = recipe.model_dump(mode="json", exclude={"name", "log"})
-    if base is not None:
-        plain["model"] |= {"vlm": base, "world": base}
+    places = ("init_from",) if base is not None else ("vlm", "world", "init_from")
+    plain["model"] |= {"vlm": base, "world": base} if base is not None else {}
+    plain["model"] |= {place: _held(plain["model"][place]) for place in places}
     for stage in plain["stages"]:
-        del stage["data"]["cache"], stage["data"]["remember"], stage["data"]["workers"]
-    return digest(plain, code_facts())
+        del stage["data"]["cache"], stage["data"]["remember"]
+    return digest(plain, code_identity())
+
+
+def _held(source: str | None) -> Any:
+    """Who a checkpoint is; a toy, which the run makes, by its name."""
+    return source if source is None or source == TINY else _facts(source)
+
+
+_facts = cache(checkpoint_facts)
+"""Files may be large, and the arms share them."""
 
 
 def _arm(

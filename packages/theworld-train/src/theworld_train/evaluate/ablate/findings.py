@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from theworld_train.errors import UsageError
 from theworld_train.evaluate.ablate.arms import Arm
 from theworld_train.evaluate.ablate.plan import Plan
 from theworld_train.evaluate.records import Record
@@ -69,6 +70,9 @@ def find(plan: Plan, task: str, answers: Answers, pairs: Sequence[tuple[str, str
 
     Args:
         pairs: names of arms, each with the reference that it is compared with: (reference, other).
+
+    Raises:
+        UsageError: there is a family of which no question was answered by all runs.
     """
     table = _Table(answers)
     sums = _sums(plan, table.families)
@@ -95,7 +99,13 @@ class _Table:
         self.arms: dict[str, dict[int, list[Record]]] = {}
         for arm, records in answers.items():
             self.arms.setdefault(arm.name, {})[arm.seed] = [one for one in records if one.key not in broken]
-        self.families = list(dict.fromkeys(one.family for one in next(iter(answers.values()))))
+        first = next(iter(answers.values()))
+        self.families = list(dict.fromkeys(one.family for one in first))
+        if lost := set(self.families) - {one.family for one in first if one.key not in broken}:
+            why = next(one.error for records in answers.values() for one in records if one.error and one.family in lost)
+            raise UsageError(
+                f"{min(lost)}: each question has an error in some run, so nothing can be compared. The first: {why}"
+            )
 
     def of(self, arm: str, seed: int, families: Sequence[str]) -> list[Record]:
         return [one for one in self.arms[arm][seed] if one.family in families]

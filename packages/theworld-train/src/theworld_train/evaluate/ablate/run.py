@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from theworld_train.evaluate.facts import code_facts
 from theworld_train.evaluate.folder import read_records
 from theworld_train.evaluate.records import Record
 from theworld_train.evaluate.task import Task
+from theworld_train.folders import kept_alone
 from theworld_train.jobs import Jobs
 from theworld_train.recipe import Recipe
 from theworld_train.run_folder import PARTS
@@ -48,21 +49,18 @@ def run_ablation(
     recipe, bases, arms = arms_of(plan, out)
     tasks = open_tasks(plan, arms[0].recipe.model.num_frames)
     check_sums(plan, tasks)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "plan.yaml").write_text(dump_plan(plan), encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"the folder {out} cannot be written ({error.strerror}). Give another one, --out.") from error
     seeds = len({arm.seed for arm in arms})
-    say(f"{len({arm.name for arm in arms})} arms, {seeds} seeds: {len(arms)} runs, in {out}")
-    with Jobs(processes) as jobs:
-        if recipe is not None and bases is not None:
-            _wait([jobs.submit("the base VLM", make_base, recipe, bases)])
-        kinds = list({features_key(arm): arm for arm in arms if is_cached(arm)}.values())
-        _wait([jobs.submit(f"features {n + 1}", fill_caches, part, out) for n, part in _deal(kinds, processes)])
-        _wait([jobs.submit(f"arms {n + 1}", do_arms, plan, part, out) for n, part in _deal(arms, processes)])
-    outcome = _outcome(plan, arms, tasks, out, time.monotonic() - started, command)
-    write_report(outcome, out)
+    with kept_alone(out):
+        (out / "plan.yaml").write_text(dump_plan(plan), encoding="utf-8")
+        say(f"{len({arm.name for arm in arms})} arms, {seeds} seeds: {len(arms)} runs, in {out}")
+        with Jobs(processes) as jobs:
+            if recipe is not None and bases is not None:
+                _wait([jobs.submit("the base VLM", make_base, recipe, bases)])
+            kinds = list({features_key(arm): arm for arm in arms if is_cached(arm)}.values())
+            _wait([jobs.submit(f"features {n + 1}", fill_caches, part, out) for n, part in _deal(kinds, processes)])
+            _wait([jobs.submit(f"arms {n + 1}", do_arms, plan, part, out) for n, part in _deal(arms, processes)])
+        outcome = _outcome(plan, arms, tasks, out, time.monotonic() - started, command)
+        write_report(outcome, out)
     for _, found, _ in outcome.tasks:
         say(f"\n{found.task}")
         for sentence in verdicts(found.comparisons):
@@ -105,14 +103,15 @@ def _deal(items: Sequence[Arm], processes: int) -> list[tuple[int, list[Arm]]]:
 
 
 def _wait(futures: Sequence[Future[Any]]) -> None:
-    for future in futures:
-        try:
+    """Until all are done, or one has failed: what goes on beside it is stopped, and goes on another time."""
+    try:
+        for future in wait(futures, return_when=FIRST_EXCEPTION).done:
             future.result()
-        except BrokenProcessPool as error:
-            raise UsageError(
-                "a process was ended from outside, for want of memory perhaps. Give the same command again: it goes on "
-                "where it stopped; --processes 1 takes half the memory."
-            ) from error
+    except BrokenProcessPool as error:
+        raise UsageError(
+            "a process was ended from outside, for want of memory perhaps. Give the same command again: it goes on "
+            "where it stopped; --processes 1 takes half the memory."
+        ) from error
 
 
 def _outcome(

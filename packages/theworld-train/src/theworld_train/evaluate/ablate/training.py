@@ -1,9 +1,8 @@
 """One training run of an ablation, from wherever it stands."""
 
-import shutil
 from pathlib import Path
 
-from theworld_train.checkpoints import newest
+from theworld_train.checkpoints import newest, replace_text
 from theworld_train.errors import UsageError
 from theworld_train.jobs import Report
 from theworld_train.recipe import Recipe
@@ -15,19 +14,18 @@ from theworld_train.run_folder import RECIPE
 def train(recipe: Recipe, run: Path, report: Report) -> Path:
     """Start or go on with it, unless it is done; the last checkpoint.
 
-    A run of another recipe in the folder, which has this one's name, was begun where folders had other names: it goes.
+    The folder's name says whose it is. A recipe there that is not to the letter this one names folders that were moved
+    since, or what changes no result.
 
     Raises:
         UsageError: it was asked to stop.
     """
     steps = sum(stage.steps for stage in recipe.stages)
-    file = run / RECIPE
-    resume = file.is_file() and file.read_text(encoding="utf-8") == dump_recipe(recipe)
-    if not resume:
-        shutil.rmtree(run, ignore_errors=True)
     last = newest(run)
     if last is None or last[0] < steps:
-        outcome = run_recipe(recipe, run, resume=resume, report=report)
+        if (run / RECIPE).is_file():
+            replace_text(run / RECIPE, dump_recipe(recipe))
+        outcome = run_recipe(recipe, run, resume="if begun", report=report)
         if outcome.step < steps:
             raise UsageError(f"stopped after step {outcome.step} of {steps} of {run}. Go on with the same command.")
         last = outcome.step, outcome.checkpoint

@@ -99,7 +99,7 @@ def do_arm(report: Report, plan: Plan, arm: Arm, out: Path) -> None:
             control=one.swap,
             batch_size=_BATCH,
             resume=True,
-            facts={"arm": arm.name, "seed": arm.seed, "identity": arm.identity},
+            facts={"arm": arm.world, "seed": arm.seed, "identity": arm.identity},
             show=False,
         )
 

@@ -14,6 +14,7 @@ _TIME = re.compile(
     r"|(?<![\w:.\[-])(?P<hours>\d{1,2}):(?P<minutes>[0-5]\d)(?![\d:])",
     re.IGNORECASE,
 )
+_DENIED = re.compile(r"(?:\bnot|n't)\s+(?:(?:at|in|towards?|around|about|the|your)\s+)*$", re.IGNORECASE)
 
 
 def clock(answer: str) -> float | None:
@@ -41,6 +42,8 @@ def _hours(text: str) -> set[float | None]:
         return {_hour(bare[1], "0")}
     found = set[float | None]()
     for match in _TIME.finditer(text):
+        if _DENIED.search(text, 0, match.start()):
+            continue
         if match["low"]:
             found.add(_between(_hour(match["low"], "0"), _hour(match["high"], "0")))
         else:

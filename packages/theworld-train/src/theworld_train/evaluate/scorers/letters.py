@@ -25,6 +25,8 @@ _REFUSAL = re.compile(
 _QUESTION = re.compile(r"[^.!?\n]*\?")
 _DENIED = re.compile(r"\s*(?:is|are|was)?\s*(?:not|n't|wrong|incorrect|false)\b", re.IGNORECASE)
 _ASIDE = re.compile(r",\s+(?:which|where|who|located|marked|labell?ed|circled)\b[^,.]*,")
+_FAR = re.compile(r"\b(?:f[au]rther|f[au]rthest|(?:more|most)\s+distant)\b", re.IGNORECASE)
+"""Of one of two points it says that the other one is meant, where the nearer one is asked for."""
 _SEEMING = re.compile(r"\b(?:appears?|seems?|looks?)(?:\s+to\s+be)?\b", re.IGNORECASE)
 
 
@@ -66,25 +68,25 @@ def _leading(text: str, choices: Mapping[str, str]) -> set[str]:
     if _DENIED.match(rest):
         return set()
     also = re.match(rf"\s*(?:,|/|&|and\b|or\b)\s*(?:{_NAMED})\(?([{known}])\b\)?", rest)
+    also = also or re.fullmatch(rf"[\W_]*([{known}])\W*", rest)
     if also and also[1] != letter:
         return {letter, also[1]}
     if not bracketed and not named and re.match(r"\s+(?:is|are|was|has|have|looks?|appears?|seems?)\b", rest):
         return _worded(text, choices) or _sole(letter, text, choices)  # "B is closer" says what B is, not that it is B
-    if bracketed or named:
-        said = _equal(rest, choices)
-        return {letter, *said}
-    return {letter}
+    return {letter, *_equal(rest, choices)}
 
 
 def _sole(letter: str, text: str, choices: Mapping[str, str]) -> set[str]:
     """A letter that a sentence is about: the answer, if no other is named and nothing is denied."""
     first = re.split(r"[.!?\n]", text)[0]
-    return set() if _NEGATION.search(first) or len(_standing(first, choices)) > 1 else {letter}
+    if _NEGATION.search(first) or _FAR.search(first) or len(_standing(first, choices)) > 1:
+        return set()
+    return {letter}
 
 
 def _equal(text: str, choices: Mapping[str, str]) -> set[str]:
     """Choices that the text, up to the first mark, is word by word."""
-    said = _words(re.split(r"[.,;!?\n]", text.strip(" :-.)"))[0])
+    said = _words(re.split(r"[.,;!?\n]", text.strip(" ,:-.)"))[0])
     return {letter for letter, choice in choices.items() if said and said == _words(choice)}
 
 
@@ -121,7 +123,7 @@ def _bracketed(text: str, choices: Mapping[str, str]) -> set[str]:
 
 
 def _alone(text: str, choices: Mapping[str, str]) -> set[str]:
-    if _REFUSAL.search(text) or _NEGATION.search(text):
+    if _REFUSAL.search(text) or _NEGATION.search(text) or _FAR.search(text):
         return set()
     return _standing(text, choices)
 

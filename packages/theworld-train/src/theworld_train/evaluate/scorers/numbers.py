@@ -7,8 +7,8 @@ _TEENS = ("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
 _UNITS = {word: value for value, word in enumerate(_ONES + _TEENS)}
 _DECADES = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _TENS = {word: 10 * value for value, word in enumerate(_DECADES, start=2)}
-_SMALL = "|".join([*_TENS, *sorted(_UNITS, key=len, reverse=True)])
-_WORDS = rf"(?:(?:{_SMALL}|hundred|thousand)(?:(?:\s+|-)(?:and\s+)?(?:{_SMALL}|hundred|thousand)\b){{0,9}})"
+SMALL = "|".join([*_TENS, *sorted(_UNITS, key=len, reverse=True)])
+_WORDS = rf"(?:(?:{SMALL}|hundred|thousand)(?:(?:\s+|-)(?:and\s+)?(?:{SMALL}|hundred|thousand)\b){{0,9}})"
 _DECIMALS = r"\.\d{1,18}(?!\d)"
 _DIGITS = (
     rf"(?:\d{{1,3}}(?:,\d{{3}}){{1,5}}(?!\d)(?:{_DECIMALS})?|\d{{1,18}}(?!\d)(?:{_DECIMALS})?|{_DECIMALS})"
@@ -20,7 +20,7 @@ _HALF = rf"(?:{'|'.join(_HALVES)})"
 
 NUMBER = (
     rf"(?:(?:\d{{1,6}}(?:\s*-?\s*|\s+and\s+){_FRACTION}|{_FRACTION}|{_DIGITS}(?:\s+and\s+an?\s+{_HALF}\b)?)"
-    rf"|(?:three\s+quarters|two\s+thirds)(?:\s+of\s+an?)?|{_WORDS}(?:\s+and\s+an?\s+{_HALF}|\s+point(?:\s+(?:{_SMALL})){{1,6}})?"
+    rf"|(?:three[\s-]+quarters|two[\s-]+thirds)(?:\s+of\s+an?)?|{_WORDS}(?:\s+and\s+an?\s+{_HALF}|\s+point(?:\s+(?:{SMALL})){{1,6}})?"
     rf"|(?:an?\s+)?{_HALF}(?:\s+of)?(?:\s+an?)?|an?)"
 )
 """A pattern for one; a bare ``a`` is one, as in "about a metre"."""
@@ -32,7 +32,7 @@ def number(text: str) -> float | None:
     whole, half = _without_half(text)
     if whole in ("", "a", "an"):
         return half or 1.0
-    if parts := re.fullmatch(r"(three|two) (quarters|thirds)(?: of an?)?", whole):
+    if parts := re.fullmatch(r"(three|two)[\s-]+(quarters|thirds)(?: of an?)?", whole):
         return _UNITS[parts[1]] * _HALVES[parts[2][:-1]]
     if parts := re.fullmatch(r"(?:(\d+)(?:\s+and\s+|\s*-\s*|\s+))?(\d+)\s*/\s*(\d+)", whole):
         return int(parts[1] or 0) + int(parts[2]) / int(parts[3]) if int(parts[3]) else None

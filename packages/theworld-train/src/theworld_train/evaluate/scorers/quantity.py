@@ -1,9 +1,10 @@
 """A length in an answer, in metres, whatever unit it is given in."""
 
+import math
 import re
 from dataclasses import dataclass
 
-from theworld_train.evaluate.scorers.numbers import NUMBER, number
+from theworld_train.evaluate.scorers.numbers import NUMBER, SMALL, number
 from theworld_train.evaluate.scorers.text import concluded, plain, stated
 
 _METRES = {"km": 1000.0, "m": 1.0, "cm": 0.01, "mm": 0.001, "mi": 1609.344, "yd": 0.9144, "ft": 0.3048, "in": 0.0254}
@@ -26,7 +27,7 @@ _UNIT = "|".join(f"(?P<{{0}}_{name}>{pattern})" for name, pattern in _PATTERNS.i
 _END = r"(?![\w^]|\s*/\s*[a-z]|\s+per\b)"
 _GAP = r"(?:(?<=\d)[\s-]*|[\s-]+)"
 """Between number and unit; words need one: the ``am`` of "I am" is no metre."""
-_START = r"(?<![\w./,:\[-])(?<!\d )(?<!\[ )"
+_START = r"(?<![\w.,:\[-])(?<!\d )(?<!\[ )(?<!\d/)"
 _SEPARATOR = (  # not the dash of twenty-five or 3-1/2, nor the "and" of a hundred and five or three and a half
     r"(?<!ty)-(?!\d+/\d)|to\b|or\b|(?<!hundred )(?<!thousand )and\b(?!\s+an?\s+(?:half|quarter|third)\b|\s+\d+/\d)"
     r"|~|±|plus\s+or\s+minus"
@@ -34,12 +35,18 @@ _SEPARATOR = (  # not the dash of twenty-five or 3-1/2, nor the "and" of a hundr
 _MEASURE = re.compile(
     rf"{_START}(?P<low>{NUMBER})(?:{_GAP}(?:{_UNIT.format('a')}){_END})?"
     rf"\s*(?P<sep>{_SEPARATOR})\s*(?P<high>{NUMBER}){_GAP}(?:{_UNIT.format('b')}){_END}"
-    rf"|{_START}(?P<one>{NUMBER}){_GAP}(?:{_UNIT.format('c')}){_END}(?P<half>\s+and\s+a\s+half\b(?!\s+an?\b))?",
+    rf"|{_START}(?P<one>{NUMBER}){_GAP}(?:{_UNIT.format('c')}){_END}"
+    r"(?:\s+and\s+(?P<part>a\s+half|a\s+quarter|three[\s-]+quarters)\b(?!\s+an?\b))?",
     re.IGNORECASE,
 )
 _NEGATIVE = re.compile(
-    rf"(?<![\w)\]])-\s?(?=[\d.]){NUMBER}{_GAP}(?:{'|'.join(_PATTERNS.values())})(?!\w)", re.IGNORECASE
+    rf"(?:(?<![\w)\]])-\s?(?=[\d.])|\b(?:minus|negative)\s+){NUMBER}{_GAP}(?:{'|'.join(_PATTERNS.values())})(?!\w)",
+    re.IGNORECASE,
 )
+_POINT = re.compile(rf"\b((?:\d+|{SMALL}|hundred|thousand)\s+)?point\s+(?={SMALL}\b)", re.IGNORECASE)
+_DENIED = re.compile(r"(?:\bnot|n't)\s+(?:(?:about|around|roughly)\s+)?$", re.IGNORECASE)
+_OR_SO_MANY = re.compile(rf"\s+or\s+(?:\d+|{SMALL})\b(?![\s-]*(?:{'|'.join(_PATTERNS.values())})\b)", re.IGNORECASE)
+"""After a length: "a foot or two"."""
 _DASH = re.compile(rf"(\d\s*(?:{'|'.join(_PATTERNS.values())})?)\s*-\s*(?=[\d.])", re.IGNORECASE)
 """Between the ends of a range: no minus."""
 _AREA = re.compile(r"\b(?:square|cubic)\s+$", re.IGNORECASE)
@@ -81,7 +88,8 @@ def _one(lengths: list[_Length] | None) -> float | None:
     if not lengths:
         return None
     first = lengths[0].metres
-    return first if all(abs(other.metres - first) <= _AGREE * first for other in lengths) else None
+    agree = all(abs(other.metres - first) <= _AGREE * first for other in lengths)
+    return first if agree and math.isfinite(first) else None
 
 
 def _marks_as_words(text: str) -> str:
@@ -89,15 +97,22 @@ def _marks_as_words(text: str) -> str:
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" and text.count(text[0]) in (2, 3):
         text = text[1:-1]
     text = re.sub(r"\bone[- ](?=(?:half|quarter|third)\b)", "a ", text, flags=re.IGNORECASE)
+    text = _POINT.sub(lambda found: found[0] if found[1] else f"zero {found[0]}", text)
+    text = re.sub(
+        r"\b(m|met(?:er|re)s?)\s+(\d\d)(?=\s*(?:$|[,;!?)\n]|\.(?!\d)))", r"\1 \2 cm", text, flags=re.IGNORECASE
+    )
     text = re.sub(r"\+\s?/?\s?-", "±", re.sub(r"(?<=\d)\s?''", '"', text))
     text = re.sub(r"(?<=\d)(ft|m|km|yd)(?=\d+(?:\.\d+)?\s?(?:in|inches|cm|m|ft)\b)", r"\1 ", text, flags=re.IGNORECASE)
     text = re.sub(
-        r"(?<=\d)\s?'\s*(\d+(?:\.\d+)?(?:\s+\d+/\d+)?|\d+/\d+)\s?(?:\"|in(?:ch(?:es)?)?\b\.?)?(?![\d'])",
+        r"(?<=\d)\s?'\s*-?\s*(\d+(?:\.\d+)?(?:\s+\d+/\d+)?|\d+/\d+)\s?(?:\"|in(?:ch(?:es)?)?\b\.?)?(?![\d'])",
         r" ft \1 inch ",
         text,
     )
     text = re.sub(
-        rf"(\b|\d)(foot|feet|ft)\s+({NUMBER})(?=\s*(?:$|[,;!?)\n]|\.(?!\d)|tall\b))", r"\1\2 \3 inch ", text, flags=re.I
+        rf"(\b|\d)(foot|feet|ft)[\s-]+({NUMBER})(?=\s*(?:$|[,;!?)\n]|\.(?!\d)|tall\b))",
+        r"\1\2 \3 inch ",
+        text,
+        flags=re.I,
     )
     for mark, word in (('"', " inch "), ("'", " ft ")):
         opened = rf"(?<!\w){mark}(?=\w)" if mark == "'" else mark
@@ -115,8 +130,10 @@ def _lengths(text: str) -> list[_Length] | None:
     found = list[_Length]()
     for match in _MEASURE.finditer(text):
         before = text[max(0, match.start() - 40) : match.start()]
-        if _AREA.search(before):
+        if _AREA.search(before) or _DENIED.search(before):
             continue
+        if _OR_SO_MANY.match(text, match.end()):
+            return None
         product = _PRODUCT.search(before) or re.match(r"\s*(?:x|×|by)\s*[\d.]", text[match.end() :][:10])
         lengths = None if product else _read(match, before)
         if lengths is None:
@@ -130,7 +147,8 @@ def _read(match: re.Match[str], before: str) -> list[_Length] | None:
         unit, count = _unit(match, "c"), number(match["one"])
         if match["one"].lower() in ("a", "an") and (unit in ("yd", "mi") or len(match.group().split()[-1]) <= 2):
             return []  # "a yard" may be a garden's, "a m" is no word
-        return None if count is None else [_length(match, unit, count + (0.5 if match["half"] else 0.0))]
+        part = number(match["part"]) if match["part"] else 0.0
+        return None if count is None or part is None else [_length(match, unit, count + part)]
     low, high = number(match["low"]), number(match["high"])
     upper, lower, separator = _unit(match, "b"), _unit(match, "a"), match["sep"].lower()
     if low is None or high is None:

@@ -44,6 +44,9 @@ _REGION = re.compile(r"\bregions?\s*\[?\s*(\d{1,4})\b\s*\]?|\[(\d{1,4})\]", re.I
 _NOT = re.compile(r"\bnot\b|n't\b|\bnever\b", re.IGNORECASE)
 _AS_AS = re.compile(r"\bnot\s+as\s+(tall|wide|big|large|high)\s+as\b", re.IGNORECASE)
 _EQUAL = re.compile(r"\b(?:same|equal(?:ly)?|neither|similar|identical|as\s+\w+\s+as)\b", re.IGNORECASE)
+_OWN = re.compile(r"(?:\d|\])'s\s+$")
+"""Before a side: "Region [0]'s left" is where the other one is."""
+_PIECE = re.compile(r"[,;]|\b(?:and|while|whereas|but)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ def _named(text: str, regions: tuple[int, int]) -> set[int]:
     first = text.partition("\n")[0]
     for part in (text, first if _REGION.fullmatch(first.strip(" .:")) else ""):
         named = {_number(match) for match in _REGION.finditer(part)}
-        if len(named) == 1 and named <= set(regions) and not _NOT.search(part):
+        if len(named) == 1 and named <= set(regions) and not (_NOT.search(part) or _EQUAL.search(part)):
             return named
     return set()
 
@@ -100,12 +103,21 @@ def _readings(text: str, asked: str) -> Iterator[_Reading]:
             continue
         positive, negative = _word(asked, sentence), _word(RELATIONS[asked], sentence)
         word = positive or negative
-        if word is None or (positive and negative):
+        if word is None:
+            continue
+        if positive and negative:
+            pieces = _PIECE.split(sentence)
+            if len(pieces) > 1:
+                yield from _readings(".\n".join(pieces), asked)
             continue
         before = [_number(match) for match in _REGION.finditer(sentence, 0, word.start())]
         after = [_number(match) for match in _REGION.finditer(sentence, word.end())]
         holds = (positive is not None) is not bool(_NOT.search(sentence[: word.start()]))
-        if before and len(set(after)) <= 1:
+        if before and _OWN.search(sentence, 0, word.start()):
+            whose, others = before[-1], [*before[:-1], *after]
+            if len(set(others)) == 1:
+                yield _Reading(others[0], holds, whose)
+        elif before and len(set(after)) <= 1:
             yield _Reading(before[-1], holds, after[0] if after else None)
         elif not before and len(set(after)) == 1:
             yield _Reading(after[0], holds, None)

@@ -8,7 +8,7 @@ _YES = "yes|yeah|yep|yup|true|correct|indeed|affirmative"
 _NO = "no|nope|false|incorrect|untrue|wrong"
 _WORD = f"(?P<word>{_YES}|{_NO})"
 _ALTERNATIVES = re.compile(
-    r"(?:\b(?:either|neither|both)\s+)?\b(?:yes|no|true|false|correct|incorrect)\s*(?:/|,?\s+(?:or|and|nor)\s+)\s*"
+    r"(?:\b(?:either|neither|both)\s+)?\b(?:yes|no|true|false|correct|incorrect)\s*(?:[/|]|,?\s+(?:or|and|nor)\s+)\s*"
     r"(?:yes|no|true|false|correct|incorrect)\b",
     re.IGNORECASE,
 )
@@ -29,13 +29,13 @@ _AFTER_NO = re.compile(
 _NOUNS = re.compile(r"(?:answer|option|choice|statement|response|way|doubt|problem|one|idea|need)s?", re.IGNORECASE)
 _SURELY = r"(?!(?:hard|bare|part|partial|scarce|near|rare|possib|on)ly\b)\w+ly"
 _PREDICATE = re.compile(
-    rf"\b(?:is|are|was|be|it's|that's)\s+(?:(?:{_SURELY}|indeed|also|still)\s+)?(?P<not>not\s+)?(?:{_SURELY}\s+)?(?P<word>{_YES}|{_NO}|accurate|inaccurate)"
+    rf"\b(?:is|are|was|be|it's|that's)\s+(?:(?:(?:most\s+|very\s+)?{_SURELY}|indeed|also|still)\s+)?(?P<not>not\s+)?(?:{_SURELY}\s+)?(?P<word>{_YES}|{_NO}|accurate|inaccurate)"
     r"(?=\s*(?:$|[.,;:!?\n)\"']|because\b|since\b|as\b|for\b|given\b|in\s+(?:the|this)\b))",
     re.IGNORECASE,
 )
 _UNSETTLED = re.compile(
     r"\b(?:if|whether|not\s+the\s+case|unless|not\s+(?:\w+\s+)?(?:sure|certain|clear|think|believe|say|know|determine|tell)|might|may|could"
-    r"|doubt|unclear|unsure|cannot|unable|unlikely|ask(?:s|ed)?|question)\b",
+    r"|(?:not|never|no\s+longer)\s+be|no\s+(?:evidence|indication|proof|sign|reason)|doubt|unclear|unsure|cannot|unable|unlikely|ask(?:s|ed)?|question)\b",
     re.IGNORECASE,
 )
 _SPLIT = re.compile(r"[.,;:!?\n()\[\]\"]+|\s-+\s")
@@ -61,7 +61,7 @@ def _verdicts(text: str) -> set[bool]:
     if (lead := _LEAD.match(text.strip())) and _leads(lead):
         found.add(_value(lead["word"]))
     for match in _PREDICATE.finditer(text):
-        sentence = re.split(r"[.!?\n]", text[: match.start()])[-1]
+        sentence = re.split(r"[.!?\n]", text[: match.start("word")])[-1]
         if not _UNSETTLED.search(sentence):
             found.add(_value(match["word"]) is not bool(match["not"]))
     return found

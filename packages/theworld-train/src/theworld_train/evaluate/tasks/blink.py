@@ -7,22 +7,20 @@ are published as ``hidden`` (its authors' saved outputs have that word in all 1,
 """
 
 import re
-from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 from theworld_train.data.rows import Table, open_table
 from theworld_train.errors import UsageError
 from theworld_train.evaluate.scorers import letters
 from theworld_train.evaluate.task import Item, Score
-from theworld_train.evaluate.tasks.rows import RowPicture, check_keys, fingerprint, lazily, numbered, outcome
+from theworld_train.evaluate.tasks.rows import Published, RowPicture, lazily, numbered, outcome
 from theworld_train.evaluate.tasks.settings import BlinkTask
 
 _LETTERS = "ABCDEFGH"
 _PICTURES = ("image_1", "image_2", "image_3", "image_4")
 
 
-class Blink:
+class Blink(Published):
     """Its items ask in the words of the published prompt, after the pictures; choices are ``(A)``, ``(B)``, ..."""
 
     def __init__(self, settings: BlinkTask) -> None:
@@ -32,32 +30,18 @@ class Blink:
     def name(self) -> str:
         return "blink" if self.settings.split == "val" else f"blink-{self.settings.split}"
 
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint(self.name, self.items())
-
-    def items(self) -> Sequence[Item]:
-        """All of them, sub-task by sub-task.
-
-        Raises:
-            UsageError: there is nothing that can be opened, a row is not as published, or its answer is hidden.
-        """
-        return self._items
-
     def score(self, item: Item, answer: str) -> Score:
         """1 for the letter that is wanted, 0 for another one; ``None`` where the text takes none, or several."""
         said = letters(answer, item.facts["choices"])
         return outcome(said, item.facts["letter"], said and f"({said})")
 
-    @cached_property
-    def _items(self) -> list[Item]:
+    def _read(self) -> list[Item]:
         items = list[Item]()
         for subset in self.settings.subsets:
             table = open_table(
                 self.settings.path, split=self.settings.split, of_split=(self.settings.split,), config=subset
             )
             items.extend(_item(subset, table, number, row) for number, row in enumerate(numbered(table)))
-        check_keys(self.name, items)
         return items
 
 

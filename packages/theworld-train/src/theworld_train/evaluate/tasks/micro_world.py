@@ -4,17 +4,20 @@ Clips are made here, each from its split, so there is nothing to download and th
 """
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
 from theworld_train.data.example import digest
 from theworld_train.data.micro_world import Row, Rows, staged, user_turn
 from theworld_train.errors import UsageError
+from theworld_train.evaluate.scorers import truth
+from theworld_train.evaluate.scorers.text import plain
 from theworld_train.evaluate.task import Item, Score
 from theworld_train.evaluate.tasks.settings import MicroWorldTask
 from theworld_train.microworld.stage import families
 from theworld_train.microworld.version import fingerprint
+
+_DENIALS = {"not", "never", "neither", "nor", "cannot"}
 
 
 class MicroWorld:
@@ -101,19 +104,24 @@ class _Items(Sequence[Item]):
 def named(answer: str, choices: Sequence[str]) -> str | None:
     """The one choice that a text is, or that stands in it as whole words; ``None`` where there is not just one.
 
-    Markdown, punctuation and case do not count. A text that says more and holds a "not" is read as no choice.
+    Markdown, punctuation and case do not count. A text that says more and denies something is read as no choice; where
+    the choices are yes and no, it is read as ``scorers.truth`` reads it.
     """
     said = _plain(answer)
     equal = [choice for choice in choices if _plain(choice) == said]
     if equal:
         return equal[0]
-    if "not" in said.split():
+    by_word = {_plain(choice): choice for choice in choices}
+    if by_word.keys() == {"yes", "no"}:
+        verdict = truth(answer)
+        return None if verdict is None else by_word["yes" if verdict else "no"]
+    if _DENIALS & set(said.split()):
         return None
     inside = [choice for choice in choices if f" {_plain(choice)} " in f" {said} "]
     return inside[0] if len(inside) == 1 else None
 
 
 def _plain(text: str) -> str:
-    """Small letters and digits, one blank between words; "isn't" becomes "is not"."""
-    text = re.sub(r"n['’]t\b", " not", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(re.findall(r"\w+", text.replace("_", " ")))
+    """Small letters and whole numbers, one blank between words; "isn't" becomes "is not"."""
+    text = re.sub(r"n['’]t\b", " not", plain(text).casefold())
+    return " ".join(re.findall(r"(?<!\w)-?\d+(?:[.,/:]\d+)+|(?<!\w)-\d+|\w+", text.replace("_", " ")))

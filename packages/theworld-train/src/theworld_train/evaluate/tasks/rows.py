@@ -1,8 +1,9 @@
 """What the published benchmarks' rows have in common."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from PIL import Image
@@ -60,30 +61,52 @@ def row_of(table: Table, number: int) -> dict[str, Any]:
     return table.decode(rows[number])
 
 
-def check_keys(name: str, items: Sequence[Item]) -> None:
-    """Refuse a benchmark without items, and one where two share a key.
+class Published(ABC):
+    """A benchmark whose rows are read once, when its items are first asked for."""
 
-    Raises:
-        UsageError: so it is.
-    """
-    if not items:
-        raise UsageError(f"{name} has no items. Check its path and split.")
-    seen = set[str]()
-    for item in items:
-        if item.key in seen:
-            raise UsageError(f"two items of {name} have the key {item.key!r}. Give each row once.")
-        seen.add(item.key)
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What reports call it."""
 
+    @abstractmethod
+    def _read(self) -> list[Item]:
+        """All items, in the order of the rows.
 
-def fingerprint(name: str, items: Sequence[Item]) -> str:
-    """Digest of who the items are, what is asked, shown and wanted; pictures count by their item's group."""
-    return digest(
-        name,
-        [
-            [item.key, item.family, item.group, item.answer, list(item.choices), text_of(item), dict(item.facts)]
-            for item in items
-        ],
-    )
+        Raises:
+            UsageError: there is nothing that can be opened, or a row is not as published.
+        """
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of who the items are, what is asked, shown and wanted; pictures count by their item's group."""
+        return digest(
+            self.name,
+            [
+                [item.key, item.family, item.group, item.answer, list(item.choices), text_of(item), dict(item.facts)]
+                for item in self.items()
+            ],
+        )
+
+    def items(self) -> Sequence[Item]:
+        """All of them, always in one order.
+
+        Raises:
+            UsageError: there is nothing that can be opened, a row is not as published, or two share a key.
+        """
+        return self._items
+
+    @cached_property
+    def _items(self) -> list[Item]:
+        items = self._read()
+        if not items:
+            raise UsageError(f"{self.name} has no items. Check its path and split.")
+        seen = set[str]()
+        for item in items:
+            if item.key in seen:
+                raise UsageError(f"two items of {self.name} have the key {item.key!r}. Give each row once.")
+            seen.add(item.key)
+        return items
 
 
 def text_of(item: Item) -> str:

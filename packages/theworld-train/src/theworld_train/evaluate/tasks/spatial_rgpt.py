@@ -13,8 +13,7 @@ within one hour of the clock. Here rules do the reading. Errors are relative to 
 import ast
 import json
 import re
-from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from theworld_train.data.rows import Table, open_array, open_table
 from theworld_train.errors import UsageError
 from theworld_train.evaluate.scorers import RELATIONS, clock, clock_error, quantity, relation, truth
 from theworld_train.evaluate.task import Item, Score
-from theworld_train.evaluate.tasks.rows import RowPicture, check_keys, fingerprint, outcome, row_of
+from theworld_train.evaluate.tasks.rows import Published, RowPicture, outcome, row_of
 from theworld_train.evaluate.tasks.settings import SpatialRgptTask
 
 FILE = "SpatialRGPT-Bench_v1.json"
@@ -71,7 +70,7 @@ _ROUNDING = 1e-9
 """So that 1.25 m for 1 m is within 25 %."""
 
 
-class SpatialRgptBench:
+class SpatialRgptBench(Published):
     """Qualitative items have choices, ``Yes`` and ``No`` or two regions; quantitative ones need a generated answer."""
 
     def __init__(self, settings: SpatialRgptTask) -> None:
@@ -80,18 +79,6 @@ class SpatialRgptBench:
     @property
     def name(self) -> str:
         return "spatial-rgpt-bench" + ("" if self.settings.draw_boxes else "-no-boxes")
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint(self.name, self.items())
-
-    def items(self) -> Sequence[Item]:
-        """All of them, in the order of the rows.
-
-        Raises:
-            UsageError: there is nothing that can be opened, or a row is not as published.
-        """
-        return self._items
 
     def score(self, item: Item, answer: str) -> Score:
         """1 or 0 where the answer could be read, ``None`` where not.
@@ -117,12 +104,10 @@ class SpatialRgptBench:
             figures={**figures, "relative_error": error, "metres": said},
         )
 
-    @cached_property
-    def _items(self) -> list[Item]:
+    def _read(self) -> list[Item]:
         table = self._table()
         rows: Any = table.rows
         items = [self._item(table, number, row_of(table, number)) for number in range(len(rows))]
-        check_keys(self.name, items)
         return items
 
     def _table(self) -> Table:

@@ -7,8 +7,6 @@ counts in the first).
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from theworld_train.data.vsr import ANSWERS, open_split, to_example
 from theworld_train.errors import UsageError
 from theworld_train.evaluate.scorers import truth
 from theworld_train.evaluate.task import Item, Score
-from theworld_train.evaluate.tasks.rows import check_keys, fingerprint, numbered, outcome
+from theworld_train.evaluate.tasks.rows import Published, numbered, outcome
 from theworld_train.evaluate.tasks.settings import VsrTask
 
 CATEGORIES = {
@@ -36,7 +34,7 @@ CATEGORIES = {
 _CATEGORY = {relation: category for category, names in CATEGORIES.items() for relation in names.split(", ")}
 
 
-class Vsr:
+class Vsr(Published):
     """Its choices are ``False`` and ``True``. A picture that is missing is an error of its item, which still counts."""
 
     def __init__(self, settings: VsrTask) -> None:
@@ -46,32 +44,18 @@ class Vsr:
     def name(self) -> str:
         return f"vsr-{self.settings.variant}" + ("" if self.settings.split == "test" else "-validation")
 
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint(self.name, self.items())
-
-    def items(self) -> Sequence[Item]:
-        """All of them, in the order of the file.
-
-        Raises:
-            UsageError: there is nothing that can be opened, or a row is not as published.
-        """
-        return self._items
-
     def score(self, item: Item, answer: str) -> Score:
         """1 where the answer calls the statement what it is, 0 where not; ``None`` where it does neither, or both."""
         said = truth(answer)
         return outcome(None if said is None else ANSWERS[said], item.answer)
 
-    @cached_property
-    def _items(self) -> list[Item]:
+    def _read(self) -> list[Item]:
         path = self.settings.path or f"cambridgeltl/vsr_{self.settings.variant}"
         table = open_split(path, self.settings.split)
         if not Path(self.settings.images).is_dir():
             raise UsageError(f"there is no folder {self.settings.images}. Give the one of COCO's pictures as images.")
         seen = Counter[str]()
         items = [self._item(table.name, number, row, seen) for number, row in enumerate(numbered(table))]
-        check_keys(self.name, items)
         return items
 
     def _item(self, table: str, number: int, row: dict[str, Any], seen: Counter[str]) -> Item:
