@@ -1,0 +1,169 @@
+"""Every command on the pages exists: its name, its options, the recipes, plans, fields and sessions in it."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from functools import cache
+from typing import Any
+
+import pytest
+import typer
+from pages import ROOT, Piece, blocks, commands, spans
+
+from theworld_train.cli import app
+from theworld_train.evaluate.ablate.plan import Plan
+from theworld_train.evaluate.ablate.plan_file import shipped_plans
+from theworld_train.evaluate.tasks import task_settings
+from theworld_train.recipe import Recipe
+from theworld_train.recipe_fields import field_tree
+from theworld_train.recipe_file import shipped
+
+FOREIGN = {
+    "--config_file": "accelerate",
+    "--force_simple": "lmms-eval",
+    "--model_args": "lmms-eval",
+    "--batch_size": "lmms-eval",
+    "--tasks": "lmms-eval",
+    "--no-python": "torchrun",
+    "--nproc-per-node": "torchrun",
+    "--standalone": "torchrun",
+    "--trust-remote-code": "transformers serve",
+    "--gates": "nox -s release",
+}
+"""Options of others that pages mention, by the program that has them."""
+
+FREE = ("config", "encoder_settings")
+"""Fields that hold mappings of any keys."""
+
+TYPED = [(piece, line) for piece in blocks("console") for line in commands(piece)]
+TYPED += [(piece, piece.text) for piece in spans() if re.match(r"(theworld|nox|pip|hf) ", piece.text)]
+
+
+def of(program: str) -> list[Any]:
+    """Commands that run ``program``, whatever stands before it: a path, variables, a launcher."""
+    found = []
+    for piece, line in TYPED:
+        for part in re.split(r"&&|\|", line):
+            words = shlex.split(part.replace("...", "PLACEHOLDER"))
+            places = [place for place, word in enumerate(words) if word.rpartition("/")[2] == program]
+            if places:
+                words = words[places[0] + 1 :]
+                found.append(pytest.param(piece, words, id=f"{piece} {' '.join(words)}"[:90]))
+    return found
+
+
+@cache
+def root() -> Any:
+    return typer.main.get_command(app)
+
+
+@cache
+def options(command: Any = None) -> frozenset[str]:
+    """Of one command, or of all."""
+    if command is None:
+        return frozenset().union(*(options(one) for one in every(root())))
+    return frozenset(name for one in command.params for name in (*one.opts, *one.secondary_opts) if name[0] == "-")
+
+
+def every(command: Any) -> list[Any]:
+    return [command, *(one for below in getattr(command, "commands", {}).values() for one in every(below))]
+
+
+def parsed(words: list[str]) -> tuple[Any, dict[str, Any]]:
+    """The command that ``words`` call, and the values of its parameters as they are typed."""
+    command, rest = root(), list(words)
+    while rest and rest[0] in getattr(command, "commands", {}):
+        command = command.commands[rest.pop(0)]
+    context = command.context_class(command, resilient_parsing=True)
+    values, extra, _ = command.make_parser(context).parse_args(rest)
+    assert set(extra) <= {"PLACEHOLDER"}, f"{command.name} takes no {extra}"
+    return command, values
+
+
+@pytest.mark.parametrize(("piece", "words"), of("theworld"))
+def test_theworld_has_the_command_and_its_options(piece: Piece, words: list[str]) -> None:
+    command, values = parsed(words)
+    assert command is not root() or not words, f"{piece}: there is no command {words[0]}"
+    given = {name: value for name, value in values.items() if value is not None}
+    for one in command.params:
+        choices = getattr(one.type, "choices", None)
+        if choices and isinstance(value := given.get(one.name), str) and value != "PLACEHOLDER":
+            assert value in [getattr(choice, "value", choice) for choice in choices], f"{piece}: {one.opts} {value}"
+    name = given.get("recipe") or given.get("plan")
+    if command.name in ("train", "launch", "estimate", "ablate") and name and not name.endswith(".yaml"):
+        known = shipped_plans() if command.name == "ablate" else shipped()
+        assert name in known or name.isupper(), f"{piece}: {name} is not shipped"
+    changes = [one.name for one in command.params if "--set" in one.opts]
+    for override in given.get(changes[0]) or () if changes else ():
+        path = override.partition("=")[0]
+        assert is_field(path, Plan if command.name == "ablate" else Recipe), f"{piece}: {path} is no field"
+    if command.name in ("evaluate", "sensitivity") and (task := given.get("task")) and task != "PLACEHOLDER":
+        task_settings(task)
+
+
+def is_field(path: str, kind: Any = Recipe) -> bool:
+    """Whether a path, as ``--set`` takes it, leads to a field or a section, through any of several kinds of record."""
+    reached: list[Any] = [field_tree(kind)]
+    steps = path.split(".")
+    for place, step in enumerate(steps):
+        if place and steps[place - 1] in FREE:
+            return True
+        below = []
+        for tree in filter(None, reached):
+            kinds = [] if step in tree or "*" in tree else [one for one in tree.values() if one and step in one]
+            below += [tree.get(step, tree.get("*"))] if step in tree or "*" in tree else [one[step] for one in kinds]
+        if not below:
+            return False
+        reached = below
+    return True
+
+
+def test_paths_are_told_from_misspelt_ones() -> None:
+    known = ("optim.lr", "stages.0.parts.language_model.lora.rank", "stages.0.data.sources.0.path", "model.config.x")
+    unknown = ("optim.lrr", "stages.0.parts.language_model.lora.rnk", "stages.0.data.sources.0.pth", "batch.size.x")
+    assert [is_field(path) for path in (*known, *unknown)] == [True] * 4 + [False] * 4
+    assert not is_field("grid.sots", Plan)
+
+
+def test_a_misspelt_option_is_found() -> None:
+    with pytest.raises(Exception, match="No such option"):
+        parsed(["train", "smoke", "--resme"])
+
+
+@pytest.mark.parametrize("piece", [one for one in spans() if one.text.startswith("--")], ids=str)
+def test_options_in_the_text_exist(piece: Piece) -> None:
+    for option in re.findall(r"--[a-z][\w-]*", piece.text):
+        assert option in options() or option in FOREIGN, f"{piece}: no command has {option}"
+
+
+@cache
+def sessions() -> frozenset[str]:
+    listed = subprocess.run(
+        [sys.executable, "-m", "nox", "-f", str(ROOT / "noxfile.py"), "--list", "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    names = [one["session"] for one in json.loads(listed.stdout)]
+    return frozenset([*names, *(name.partition("(")[0] for name in names)])
+
+
+@pytest.mark.parametrize(("piece", "words"), of("nox"))
+def test_nox_has_the_session(piece: Piece, words: list[str]) -> None:
+    words = words[: words.index("--")] if "--" in words else words
+    for name in words[words.index("-s") + 1 :] if "-s" in words else ():
+        if not name.startswith("-"):
+            assert name in sessions() or re.search(r"\((x|<\w+>)\)$", name), f"{piece}: no session {name}"
+
+
+@pytest.mark.parametrize(("piece", "words"), of("pip"))
+def test_what_is_installed_of_ours_has_its_extras(piece: Piece, words: list[str]) -> None:
+    import importlib.metadata as metadata
+
+    for name, extras in re.findall(r"\b(theworld-\w+)(?:\[([\w,]+)\])?", " ".join(words)):
+        if name != "theworld-patch-motion":
+            known = metadata.metadata(name).get_all("Provides-Extra") or []
+            assert set(filter(None, extras.split(","))) <= set(known), f"{piece}: {name} has the extras {known}"
