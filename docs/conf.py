@@ -4,10 +4,13 @@ import importlib.metadata
 import sys
 from pathlib import Path
 
+from sphinx.application import Sphinx
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 import generated  # noqa: E402
+import public_api  # noqa: E402
 
 generated.write(HERE / "_generated")
 
@@ -28,6 +31,7 @@ autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 100
 toc_object_entries = False
+suppress_warnings = ["ref.python"]  # the builtin `set` and a field of that name are told apart by nobody
 
 # Examples may write files: each page runs in a folder of its own.
 doctest_global_setup = """
@@ -39,3 +43,19 @@ doctest_global_cleanup = """
 os.chdir(home)
 folder.cleanup()
 """
+
+
+def setup(app: Sphinx) -> None:
+    """Texts below attributes and constants stay as they are: napoleon takes a colon in one for the end of a type."""
+    texts = dict[str, list[str]]()
+
+    def before(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+        # autodoc gives a constant that was imported the text of its class, `dict` for example
+        texts[name] = public_api.constant_doc(*name.rpartition(".")[::2]) if what == "data" else [*lines, ""]
+
+    def after(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+        if what in ("attribute", "data"):
+            lines[:] = texts[name]
+
+    app.connect("autodoc-process-docstring", before, priority=400)
+    app.connect("autodoc-process-docstring", after, priority=600)

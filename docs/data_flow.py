@@ -64,7 +64,7 @@ def record(run: Callable[[], None]) -> dict[str, tuple[int, ...]]:
             seen = {"embeddings": inputs[0]}
         elif name == "Gemma3TextModel":
             seen = {"hidden states": output.last_hidden_state}
-        elif name == "Linear" and module.out_features > 8 * module.in_features:
+        elif name == "Linear" and "hidden states" in found:  # the head: what comes after the language model
             seen = {"logits": output}
         for step, tensor in seen.items():
             found.setdefault(step, tuple(tensor.shape))

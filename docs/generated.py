@@ -86,7 +86,7 @@ def commands() -> str:
             continue
         arguments = [one for one in command.params if one.param_type_name == "argument"]
         options = [one for one in command.params if one.param_type_name == "option" and one.name != "help"]
-        usage = " ".join([name, *(one.make_metavar(command.context_class(command)) for one in arguments)])
+        usage = " ".join([name, *map(_argument, arguments)])
         text += f"## {name}\n\n```text\n{usage} [OPTIONS]\n```\n\n{_paragraphs(command.help)}\n\n"
         rows = [[f"`{one.opts[0]}`", _default(one), html.escape(one.help or "", quote=False)] for one in options]
         text += _table(["option", "default", ""], rows) + "\n"
@@ -105,6 +105,11 @@ def _commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
     yield name, command
     for below, one in getattr(command, "commands", {}).items():
         yield from _commands(one, f"{name} {below}")
+
+
+def _argument(argument: Any) -> str:
+    shown = argument.metavar or argument.name.upper() + ("..." if argument.nargs == -1 else "")
+    return shown if argument.required else f"[{shown}]"
 
 
 def _paragraphs(text: str | None) -> str:

@@ -7,6 +7,7 @@ whose fields people write into files, and whatever an example on these pages imp
 import ast
 import importlib
 import inspect
+import itertools
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -84,6 +85,22 @@ def reference(package: str) -> str:
         for name in names:
             thing = getattr(loaded, name)
             kind = "class" if inspect.isclass(thing) else "function" if inspect.isroutine(thing) else "data"
-            text += f".. auto{kind}:: {module}.{name}\n" + ("   :members:\n" if kind == "class" else "") + "\n"
+            kind = "exception" if kind == "class" and issubclass(thing, BaseException) else kind
+            option = "   :members:\n" if kind == "class" else "   :no-value:\n" if len(repr(thing)) > 200 else ""
+            text += f".. auto{kind}:: {module}.{name}\n{option}\n"
         text += "```\n\n"
     return text
+
+
+def constant_doc(module: str, name: str) -> list[str]:
+    """The text that stands below a constant where it is made, however often it was imported from there."""
+    source = inspect.getsource(importlib.import_module(module))
+    body = ast.parse(source).body
+    for node in body:
+        if isinstance(node, ast.ImportFrom) and any(name in (one.name, one.asname) for one in node.names):
+            return constant_doc(str(node.module), name)
+    for node, after in itertools.pairwise(body):
+        made = isinstance(node, ast.Assign | ast.AnnAssign) and name in defined(ast.Module([node], []))
+        if made and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            return inspect.cleandoc(str(after.value.value)).splitlines()
+    return []
