@@ -34,9 +34,9 @@ def templates() -> list[tuple[int, re.Pattern[str]]]:
 
 
 def is_ours(message: str) -> bool:
-    """Whether a text of the sources makes the message, and at least half of it is not values."""
+    """Whether a text of the sources makes the message, and at least a quarter of it is not values."""
     text = " ".join(message.split()).removeprefix("theworld: ")
-    return any(2 * letters >= len(text) and pattern.fullmatch(text) for letters, pattern in templates())
+    return any(4 * letters >= len(text) and pattern.fullmatch(text) for letters, pattern in templates())
 
 
 @pytest.mark.parametrize("piece", OURS, ids=str)
@@ -51,7 +51,7 @@ def test_an_invented_message_is_found_out() -> None:
     assert not is_ours(real.replace("holds a run", "has a run"))
     assert not is_ours(real + " Or do not.")
     assert len(OURS) > 10
-    assert len(THEIRS) > 3
+    assert len(THEIRS) > 2
 
 
 @pytest.mark.parametrize("piece", THEIRS, ids=str)
