@@ -26,6 +26,7 @@ html_theme = "furo"
 html_title = project
 html_static_path = ["_static"]
 
+napoleon_use_rtype = False
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
@@ -54,7 +55,7 @@ def setup(app: Sphinx) -> None:
         texts[name] = public_api.constant_doc(*name.rpartition(".")[::2]) if what == "data" else [*lines, ""]
 
     def after(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
-        if what in ("attribute", "data"):
+        if what in ("attribute", "data", "property"):
             lines[:] = texts[name]
 
     app.connect("autodoc-process-docstring", before, priority=400)
