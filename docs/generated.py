@@ -18,7 +18,7 @@ from theworld_fusion.configuration_theworld import CHOICES, TheWorldConfig
 from theworld_tokens import Gemma3Token, WorldToken
 from theworld_train.cli import app
 from theworld_train.encoders import CLIP_FRAMES, encoder_facts
-from theworld_train.recipe_file import shipped
+from theworld_train.recipe_file import load_recipe, shipped
 
 
 def write(folder: Path) -> None:
@@ -74,8 +74,9 @@ def encoders() -> str:
 
 
 def recipes() -> str:
-    """Shipped recipes, and what each is for."""
-    return _table(["recipe", "for"], [[f"`{name}`", text] for name, text in shipped().items()])
+    """Shipped recipes, their stages, and what each is for."""
+    stages = {name: ", then ".join(stage.name for stage in load_recipe(name).stages) for name in shipped()}
+    return _table(["recipe", "stages", "for"], [[f"`{name}`", stages[name], text] for name, text in shipped().items()])
 
 
 def commands() -> str:
