@@ -58,11 +58,11 @@ def blocks(*kinds: str, pages: tuple[Path, ...] = PAGES) -> Iterator[Piece]:
 
 
 def spans(pages: tuple[Path, ...] = PAGES) -> Iterator[Piece]:
-    """Inline code. What stands in the role ``literal`` is a name of others', and left out."""
+    """Inline code. What stands in a role is left out: ``literal`` has names of others, ``doc`` those of pages."""
     for page, line, children in _inline(pages):
         for before, token in zip([None, *children], children, strict=False):
-            is_others = before is not None and before.content.endswith("{literal}")
-            if token.type == "code_inline" and not is_others:
+            in_a_role = before is not None and before.content.endswith(("{literal}", "{doc}"))
+            if token.type == "code_inline" and not in_a_role:
                 yield Piece(page, line, token.content.strip())
 
 
