@@ -310,11 +310,12 @@ def release_drill(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the pages into docs/_build/html, warnings being errors, and run the examples on them."""
-    install(session, list(PACKAGES), "sphinx", "furo", "myst-parser")
+    """Build the pages into docs/_build/html, warnings being errors; run their examples; look up every name on them."""
+    install(session, list(PACKAGES), "sphinx", "furo", "myst-parser", "nox", "pytest")
     for builder in ("html", "doctest"):
         where = ["docs", f"docs/_build/{builder}"]
         session.run("sphinx-build", "-q", "-W", "--keep-going", "-b", builder, *where, env=ENVIRONMENT)
+    session.run("pytest", "-c", "pyproject.toml", "tests/docs", *session.posargs, env=ENVIRONMENT)
 
 
 @nox.session(default=False)

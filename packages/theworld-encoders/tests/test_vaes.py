@@ -1,5 +1,7 @@
 """All three VAE encoders against diffusers' whole autoencoders and the code of its pipelines."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -223,3 +225,19 @@ def test_one_wan_vae_is_not_the_other(name: str, other: str, tmp_path: Path) -> 
     MAKERS[other](tmp_path)
     with pytest.raises(EncoderError, match=r"cannot use patch_size .* wan22-vae for a Wan 2\.2 VAE"):
         load_encoder(name, tmp_path)
+
+
+def test_diffusers_may_first_be_imported_for_a_model_without_memory(tmp_path: Path) -> None:
+    """It keeps Cosmos 1's wavelets in a module, made when that is imported: on whatever device is the default then."""
+    code = f"""
+import torch
+from theworld_encoders import load_encoder
+from theworld_encoders.registry import encoder_class
+
+with torch.device("meta"):
+    encoder_class("cosmos1-tokenizer").from_config({{}})
+encoder = load_encoder("cosmos1-tokenizer", {str(make_tiny_cosmos1_folder(tmp_path))!r}, frame_size=48)
+assert encoder(torch.zeros(1, 9, 3, 48, 48)).shape == (1, 2, 6, 6, 16)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

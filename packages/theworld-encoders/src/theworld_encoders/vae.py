@@ -119,7 +119,8 @@ class VaeEncoder(Encoder):
             EncoderError: diffusers is not installed.
         """
         try:
-            return getattr(import_module("diffusers.models.autoencoders"), cls.autoencoder)
+            with torch.device("cpu"):  # it makes tensors when it is imported, which a model without memory would spoil
+                return getattr(import_module("diffusers.models.autoencoders"), cls.autoencoder)
         except ImportError as error:
             raise EncoderError(
                 f'{cls.published.name} needs diffusers. Install it: pip install "theworld-encoders[cosmos]"'
