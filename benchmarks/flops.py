@@ -1,7 +1,6 @@
 """Floating point operations at Gemma-3-4B's and Cosmos-Predict2's sizes, counted on tensors without values."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,15 +18,13 @@ def counted_rows() -> Iterator[Row]:
     """Prefill of one prompt, and a training step of the world projector alone, of one sample."""
     model = build("full")
     inputs = prompt(model)
-    with without_values(model):
-        theirs = prefill_plain(model, inputs)
-        ours, before = prefill(model, inputs), prefill_predecessor(model, inputs)
+    theirs = prefill_plain(model, inputs)
+    ours, before = prefill(model, inputs), prefill_predecessor(model, inputs)
     about = {"geometry": geometry("full"), "device": "meta", "seed": None}
     arms = {"ours": ours / 1e12, "plain": theirs / 1e12, "predecessor": before / 1e12}
     yield counted("flops.prefill_ratio", ours / theirs, arms=arms, **about)
-    with without_values(model):
-        before = train_predecessor(model, inputs) / 1e12
-        live, cached = (train(model, inputs, ahead=ahead) / 1e12 for ahead in (False, True))
+    before = train_predecessor(model, inputs) / 1e12
+    live, cached = (train(model, inputs, ahead=ahead) / 1e12 for ahead in (False, True))
     yield counted("flops.train_live", live, arms={"predecessor": before}, **about)
     yield counted("flops.train_cached", cached, arms={"predecessor": before}, **about)
 
@@ -48,8 +45,10 @@ def prefill_plain(model: TheWorldForConditionalGeneration, inputs: dict[str, Ten
     """The base VLM's, at equal length: other tokens where ours has the world's."""
     stock = plain(model)
     pixels = {"pixel_values": picture(model)["pixel_values"]}
-    with without_values(stock):
-        return flops(lambda: stock(**inputs, **pixels, logits_to_keep=1))
+    stock.model.get_placeholder_mask = lambda input_ids, inputs_embeds, image_features: (
+        (input_ids == IDS.image).unsqueeze(-1).expand_as(inputs_embeds)
+    )  # its own counts placeholders, and these ids have no values
+    return flops(lambda: stock(**inputs, **pixels, logits_to_keep=1))
 
 
 @torch.no_grad()
@@ -71,8 +70,7 @@ def train(model: TheWorldForConditionalGeneration, inputs: dict[str, Tensor], *,
 def count_training(size: Size) -> int:
     """Operations of a training step of one sample, with both towers' features given."""
     model = build(size, device="meta")
-    with without_values(model):
-        return train(model, prompt(model), ahead=True)
+    return train(model, prompt(model), ahead=True)
 
 
 def train_predecessor(model: TheWorldForConditionalGeneration, inputs: dict[str, Tensor]) -> int:
@@ -87,13 +85,3 @@ class _Predecessor(Predecessor):
 
     def image_places(self, ids: Tensor, embeds: Tensor, image: Tensor) -> Tensor:
         return (ids == IDS.image).unsqueeze(-1).expand_as(embeds)
-
-
-@contextmanager
-def without_values(model: Any) -> Iterator[None]:
-    """Answers of ids that have none: the number of image placeholders is not asked for."""
-    model.model.get_placeholder_mask = lambda input_ids, inputs_embeds, image_features: (
-        (input_ids == IDS.image).unsqueeze(-1).expand_as(inputs_embeds)
-    )
-    yield
-    del model.model.get_placeholder_mask
