@@ -19,7 +19,6 @@ from transformers.modeling_utils import PreTrainedModel, slice_logits_to_keep
 from transformers.models.gemma3.modeling_gemma3 import (
     Gemma3CausalLMOutputWithPast,
     Gemma3ModelOutputWithPast,
-    Gemma3MultiModalProjector,
 )
 from transformers.processing_utils import Unpack
 from transformers.utils.generic import TransformersKwargs, can_return_tuple
@@ -30,6 +29,7 @@ from theworld_encoders.registry import encoder_class
 from theworld_fusion.configuration_theworld import TheWorldConfig
 from theworld_fusion.gate import WorldGate
 from theworld_fusion.generation import BOUNDARIES, GatedImageFeatures, WorldGeneration
+from theworld_fusion.image_projector import ImageProjector
 from theworld_fusion.loss import causal_lm_loss, supervised_loss
 from theworld_fusion.names import translate_gemmas_names
 from theworld_fusion.projector import WorldProjector
@@ -69,7 +69,7 @@ class TheWorldModel(TheWorldPreTrainedModel, Gemma3Model):
     def __init__(self, config: TheWorldConfig) -> None:
         Gemma3PreTrainedModel.__init__(self, config)
         self.vision_tower = AutoModel.from_config(config.vision_config)
-        self.multi_modal_projector = Gemma3MultiModalProjector(config)
+        self.multi_modal_projector = ImageProjector(config)
         self.vocab_size = config.text_config.vocab_size
         self.language_model = AutoModel.from_config(config.text_config)
         if config.world_fusion != "none":
@@ -129,6 +129,21 @@ class TheWorldModel(TheWorldPreTrainedModel, Gemma3Model):
         if encoded.get("world") is not None:
             raise ValueError("world input is given twice. Pass pixels or features or mm_encoder_outputs, not two.")
         return {**encoded, "world": self.get_world_features(pixel_values_world, world_features)}
+
+    def with_image_features(self, encoded: dict[str, Any], image_features: Tensor | None) -> dict[str, Any]:
+        """``mm_encoder_outputs`` plus image tokens of ``image_features``, ``[images, tokens, c]``, where there are any.
+
+        Raises:
+            ValueError: they have the image's already.
+        """
+        if image_features is None:
+            return encoded
+        if encoded.get("image") is not None:
+            raise ValueError("image input is given twice. Pass image_features or mm_encoder_outputs, not both.")
+        weight = self.multi_modal_projector.mm_input_projection_weight
+        features = image_features if weight.is_meta else image_features.to(weight.device)  # accelerate moves them there
+        tokens = self.multi_modal_projector(features, pooled=True)
+        return {**encoded, "image": BaseModelOutputWithPooling(pooler_output=tokens)}
 
     def placeholders(self, token_id: int, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
         """Where the prompt has ``token_id``, ``[b, l]``; found by its embedding if only embeddings are given."""
@@ -193,14 +208,20 @@ class TheWorldModel(TheWorldPreTrainedModel, Gemma3Model):
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         pixel_values_world: WorldInput | None = None,
         world_features: WorldInput | None = None,
+        image_features: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | Gemma3ModelOutputWithPast:
         """Gemma 3's forward; see ``get_world_features`` for the two world inputs.
 
+        Args:
+            image_features: in place of ``pixel_values``, what the vision tower makes of them, pooled (see
+                ``ImageProjector``), ``[images, tokens, c]``.
+
         Raises:
             ValueError: an input is given twice or not at all, or world and image features do not belong together.
         """
-        encoded = self.with_world_features(mm_encoder_outputs or {}, pixel_values_world, world_features)
+        encoded = self.with_image_features(mm_encoder_outputs or {}, image_features)
+        encoded = self.with_world_features(encoded, pixel_values_world, world_features)
         image, world = encoded.get("image"), encoded.pop("world", None)
         has_boundary = bool(encoded.keys() & set(BOUNDARIES))
         encoded = {name: value for name, value in encoded.items() if name not in BOUNDARIES}
@@ -271,6 +292,7 @@ class TheWorldForConditionalGeneration(
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         pixel_values_world: WorldInput | None = None,
         world_features: WorldInput | None = None,
+        image_features: torch.Tensor | None = None,
         skip_logits: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | Gemma3CausalLMOutputWithPast:
@@ -301,6 +323,7 @@ class TheWorldForConditionalGeneration(
             mm_encoder_outputs=mm_encoder_outputs,
             pixel_values_world=pixel_values_world,
             world_features=world_features,
+            image_features=image_features,
             return_dict=True,
             **kwargs,
         )
