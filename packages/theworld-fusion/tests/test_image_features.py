@@ -116,9 +116,12 @@ def test_with_features_of_both_branches_no_item_is_looked_at(folder: Any, world:
 def test_crops_of_pan_and_scan_are_features_too(folder: Any) -> None:
     model, processor = tiny_model(folder)
     wide = random_picture(5, (160, 64))
-    image_processor = processor.image_processor
-    image_processor.do_pan_and_scan, image_processor.pan_and_scan_min_crop_size = True, 32
-    image_processor.pan_and_scan_max_num_crops, image_processor.pan_and_scan_min_ratio_to_activate = 4, 1.2
+    processor.images_kwargs = {
+        "do_pan_and_scan": True,
+        "pan_and_scan_min_crop_size": 32,
+        "pan_and_scan_max_num_crops": 4,
+        "pan_and_scan_min_ratio_to_activate": 1.2,
+    }
     live = encode(processor, [chat(wide)])
     [features] = features_of(model, processor, [wide])
     assert len(features) == len(live["pixel_values"]) > 1

@@ -6,16 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 import torch
 from PIL import Image
-from test_cache import film
-from test_data_fields import fetched, llava
 
 from theworld_encoders import FeatureCache
 from theworld_encoders.features import encoder_key
@@ -38,7 +39,7 @@ PARTS = "stages.0.parts={world_projector: {}, image_projector: {}, language_mode
 
 
 @pytest.fixture(scope="module")
-def chats(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def chats(tmp_path_factory: pytest.TempPathFactory, film: Run) -> Path:
     """One picture or clip a row; rows of text alone; and apart, a row of several."""
     folder = tmp_path_factory.mktemp("chats")
     for number in range(6):
@@ -188,10 +189,31 @@ def nothing_is_read_later(request: pytest.FixtureRequest) -> Callable[[], None]:
     return lambda: request.getfixturevalue("nothing_is_read")
 
 
+def pack(folder: Path) -> None:
+    """Six pictures as DataComp's parquet files have them, and in LLaVA's archive."""
+    files = []
+    for number in range(6):
+        random_picture(number).save(content := BytesIO(), "PNG")
+        files.append(content.getvalue())
+    rows = [
+        {"url": f"https://example.com/{n}", "text": f"text {n}", "image": {"bytes": one, "path": None}}
+        for n, one in enumerate(files)
+    ]
+    texts = {name: datasets.Value("string") for name in ("url", "text")}
+    table = datasets.Dataset.from_list(rows, features=datasets.Features({**texts, "image": datasets.Image()}))
+    (folder / "datacomp").mkdir()
+    table.to_parquet(folder / "datacomp" / "0.parquet")
+    said = [{"from": "human", "value": "Describe it.\n<image>"}, {"from": "gpt", "value": "A picture."}]
+    with zipfile.ZipFile(folder / "images.zip", "w") as archive:
+        for n, one in enumerate(files):
+            archive.writestr(f"{n}.jpg", one)
+    captions = [{"id": f"{n}", "image": f"{n}.jpg", "conversations": said} for n in range(6)]
+    (folder / "chat.json").write_text(json.dumps(captions), encoding="utf-8")
+
+
 def test_packed_pictures_are_known_by_their_bytes(theworld: Run, tmp_path: Path, nothing_is_read_later: Any) -> None:
     """Inside a zip archive or a parquet file: the features are those of the same files in a folder."""
-    fetched(tmp_path / "datacomp", 0)
-    llava(tmp_path, 0)
+    pack(tmp_path)
     sources = f"[{{kind: datacomp, path: {tmp_path}/datacomp}}, {{kind: llava-cc3m, path: {tmp_path}}}]"
     data = [f"stages.0.data.sources={sources}", "stages.0.data.workers=0", *caches(tmp_path / "features")]
     told = fill(theworld, data)
@@ -341,13 +363,16 @@ def test_features_of_other_weights_or_settings_are_refused(
     model, processor = build()
     key, images = key_of(model, processor), processor.image_processor
     for name, value in {
-        "do_pan_and_scan": True, "size": {"height": 32, "width": 32}, "image_mean": [0.4, 0.5, 0.5], "resample": 3,
+        "size": {"height": 32, "width": 32}, "image_mean": [0.4, 0.5, 0.5], "resample": 3,
         "rescale_factor": 1 / 127, "do_normalize": False,
     }.items():  # fmt: skip
         before = getattr(images, name)
         setattr(images, name, value)
         assert key_of(model, processor) != key, name
         setattr(images, name, before)
+    processor.images_kwargs = {**processor.images_kwargs, "do_pan_and_scan": True}
+    assert key_of(model, processor) != key
+    processor.images_kwargs["do_pan_and_scan"] = False
     assert key_of(model, processor) == key
     with torch.no_grad():
         next(model.model.vision_tower.parameters()).flatten()[0] += 1e-3

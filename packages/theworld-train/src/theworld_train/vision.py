@@ -33,12 +33,13 @@ def vision_key(model: TheWorldForConditionalGeneration, processor: TheWorldProce
     """
     tower: Any = model.model.vision_tower
     images: Any = processor.image_processor  # pyright: ignore[reportAttributeAccessIssue]
+    given: Any = processor.images_kwargs  # which go before the image processor's own
     return module_key(
         "gemma3-vision",
         tower,
         [_VERSION, model.config.mm_tokens_per_image, type(images).__name__],
         {name: getattr(tower.config, name) for name in _TOWER},
-        {name: _plain(getattr(images, name, None)) for name in _PICTURE},
+        {name: _plain(given.get(name, getattr(images, name, None))) for name in _PICTURE},
     )
 
 
