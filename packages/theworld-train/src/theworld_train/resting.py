@@ -14,6 +14,11 @@ class Resting(nn.Module):
     Once it is needed after all, it takes its place again, on ``device``, and stays.
     """
 
+    hidden: nn.Module
+    parent: nn.Module
+    name: str
+    device: torch.device
+
     def __init__(self, parent: nn.Module, name: str, device: torch.device) -> None:
         super().__init__()
         # Past nn.Module's own way to set attributes, which would make children of both.

@@ -50,8 +50,8 @@ def seen(source: Source) -> Source:
 
 def picture_pixels(processor: TheWorldProcessor, item: Item) -> Float[Tensor, "n 3 h w"]:
     """A picture, or a clip's last frame, as Gemma 3's processor makes it."""
-    inputs = processor(images=[[seen(item) if is_clip(item) else item]], world="off", return_tensors="pt")
-    return inputs["pixel_values"]
+    process: Any = processor  # its keywords are annotated as transformers' own, which leave some out
+    return process(images=[[seen(item) if is_clip(item) else item]], world="off", return_tensors="pt")["pixel_values"]
 
 
 @torch.no_grad()
