@@ -29,8 +29,8 @@ from theworld_train.vision import picture_features, picture_pixels, seen
 A = TypeVar("A")
 B = TypeVar("B")
 
-_AHEAD = 8
-"""Rows that are decoded while others are encoded."""
+_AHEAD = 4
+"""Rows for each thread that are decoded while others are encoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,11 @@ class Rank:
         if accelerator is None:
             return torch.device("cpu")
         return torch.device(accelerator.type, self.local % torch.accelerator.device_count())
+
+    def threads(self) -> int:
+        """As many as its part of the cores: making a picture's pixels takes longer than encoding them."""
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", self.of))
+        return max(2, (os.cpu_count() or 1) // here)
 
     def share(self, rows: Iterable[A]) -> Iterator[A]:
         """This process's part: every row is in one of them."""
@@ -144,8 +149,8 @@ def build(
     *,
     dead_file: Path,
     report: Report,
-    total: int | None = None,
-    threads: int = 2,
+    total: int | None,
+    threads: int,
 ) -> Built:
     """Encode what the caches do not have; what is damaged there counts as missing.
 
@@ -168,7 +173,7 @@ def build(
         for tower in towers:
             stack.enter_context(tower.cache)
         dead = stack.enter_context(dead_file.open("w", encoding="utf-8"))
-        for row, prepared in _ahead(pool, prepare, rows):
+        for row, prepared in _ahead(pool, prepare, rows, _AHEAD * threads):
             done += 1
             if isinstance(prepared, str):
                 built.dead += 1
@@ -225,12 +230,14 @@ def _missing(source: Source, towers: Sequence[Tower]) -> list[tuple[Tower, str, 
     return [(tower, key, tower.pixels(item)) for tower, key in missing]
 
 
-def _ahead(pool: ThreadPoolExecutor, function: Callable[[A], B], items: Iterable[A]) -> Iterator[tuple[A, B]]:
+def _ahead(
+    pool: ThreadPoolExecutor, function: Callable[[A], B], items: Iterable[A], number: int
+) -> Iterator[tuple[A, B]]:
     """Items with their results in order, a few computed ahead: ``pool.map`` would hold the pixels of a whole set."""
     futures: deque[tuple[A, Future[B]]] = deque()
     for item in items:
         futures.append((item, pool.submit(function, item)))
-        if len(futures) > _AHEAD:
+        if len(futures) > number:
             first, future = futures.popleft()
             yield first, future.result()
     while futures:

@@ -80,6 +80,7 @@ def fill_caches(
             dead_file=rank.dead_file(folder),
             total=None if rows is None else rank.number_of(rows),
             report=bar(stage.name),
+            threads=rank.threads(),
         )
         yield Filled(stage=stage.name, built=built, dead_file=rank.dead_file(folder))
 

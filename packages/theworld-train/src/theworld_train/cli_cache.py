@@ -110,7 +110,7 @@ def build(
         bar = bars.add("encoding" if rank.of == 1 else f"encoding, 1 of {rank.of} processes")
         rows = [Row(label=medium.label, sources=lambda one=medium: [one.source(num_frames)]) for medium in media]
         towers = [Tower.of_world(cache, loaded)]
-        built = job(rows, towers, dead_file=dead_file, report=bar, total=len(rows))
+        built = job(rows, towers, dead_file=dead_file, report=bar, total=len(rows), threads=rank.threads())
     _tell(
         rank,
         built,
