@@ -28,6 +28,7 @@ html_static_path = ["_static"]
 
 napoleon_use_rtype = False
 autodoc_member_order = "bysource"
+autodoc_default_options = {"exclude-members": "model_config, model_post_init, config_class, validate"}  # of bases
 autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 100

@@ -168,6 +168,17 @@ def test_in_a_later_turn_on_the_same_cache_they_are_not_either(build: Callable[.
         assert torch.isin(again[:, longer.shape[1] :], ids).any() == wanted, kind
 
 
+def test_nor_on_a_cache_that_forward_filled(build: Callable[..., Pair]) -> None:
+    model, processor = build()
+    ids = favour_world_ids(model)
+    inputs = encode(processor, chat(clip(1)))
+    with torch.no_grad():
+        cache = model(**inputs).past_key_values
+    longer = torch.cat([inputs["input_ids"], torch.tensor([[9, 10]])], dim=1)
+    again = model.generate(input_ids=longer, past_key_values=cache, max_new_tokens=6)
+    assert not torch.isin(again[:, longer.shape[1] :], ids).any()
+
+
 def test_a_loss_on_the_answer_reaches_the_projector_and_no_frozen_encoder(build: Callable[..., Pair]) -> None:
     model, processor = build()
     inputs = encode(processor, chat(clip(1)))

@@ -25,11 +25,14 @@ def load_model(
     revision: str | None = None,
     dtype: torch.dtype | str | None = None,
     device_map: Any = None,
+    attn_implementation: str | dict[str, str] | None = None,
 ) -> TheWorldForConditionalGeneration:
     """A whole model from a folder or hub id.
 
     Args:
         device_map: as in ``from_pretrained``, or the name of a placement: ``single``, ``split`` or ``offload``.
+        attn_implementation: as in ``from_pretrained``: ``sdpa`` (the default), ``eager``, or ``flex_attention``, which
+            needs no dense masks and on a CPU has no backward pass; of one part, e.g. ``{"text_config": ...}``.
 
     Raises:
         CheckpointError: there is no such checkpoint, it is of another kind, some of its weights are not there, or they
@@ -39,7 +42,12 @@ def load_model(
     places = resolve(device_map, config, dtype)
     try:
         model, info = TheWorldForConditionalGeneration.from_pretrained(
-            source, revision=revision, dtype=dtype, device_map=places, output_loading_info=True
+            source,
+            revision=revision,
+            dtype=dtype,
+            device_map=places,
+            attn_implementation=attn_implementation,
+            output_loading_info=True,
         )
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{source} has no readable weights ({first_line(error)}). Fetch it again.") from error

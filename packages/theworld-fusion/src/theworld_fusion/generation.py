@@ -123,7 +123,7 @@ class WorldGeneration:
         encoded, dealt = model_kwargs.get("mm_encoder_outputs"), None
         cache = model_kwargs.get("past_key_values")
         if expand_size > 1 and encoded and input_ids is not None and isinstance(cache, PromptCache):
-            dealt = self._expand_multimodal_outputs(input_ids[:, cache.begun :], encoded, expand_size)
+            dealt = self._expand_multimodal_outputs(input_ids[:, cache.get_seq_length() :], encoded, expand_size)
             model_kwargs["mm_encoder_outputs"] = None
         ids, model_kwargs = super()._expand_inputs_for_generation(
             expand_size, is_encoder_decoder, input_ids, **model_kwargs

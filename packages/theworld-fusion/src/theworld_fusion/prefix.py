@@ -85,15 +85,7 @@ class PrefixCache:
 
 
 class PromptCache(DynamicCache):
-    """What one call computes, all of it in every layer: a sliding layer's mask does what its window would.
-
-    Attributes:
-        begun: columns that were there before the call.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.begun = 0
+    """What one call computes, all of it in every layer: a sliding layer's mask does what its window would."""
 
     def begin(self, other: Cache, start: int, padding: Sequence[int], columns: int) -> None:
         """Take a prompt's beginning over.
@@ -109,7 +101,6 @@ class PromptCache(DynamicCache):
             own.lazy_initialization(*theirs)
             own.keys, own.values = (_beginning(states[:1, :, start:], padding, columns) for states in theirs)
             self.layers.append(own)
-        self.begun = columns
 
     def activate_past_recording(self) -> None:
         """transformers calls this as assisted decoding begins, which runs a whole prompt on top of what is here."""
