@@ -63,12 +63,16 @@ def stock(folders: tuple[Path, Path]) -> Gemma3ForConditionalGeneration:
 
 
 def given(model: TheWorldForConditionalGeneration, inputs: Inputs, kind: str) -> Inputs:
-    """The same prompt with pixels, or with what both encoders make of them."""
+    """The same prompt with pixels, with what both encoders make of them, or with that as caches have it."""
     if kind == "pixels" or "pixel_values" not in inputs:
         return inputs
     rest = {key: value for key, value in inputs.items() if not key.startswith("pixel_values")}
     with torch.no_grad():
-        rest["mm_encoder_outputs"] = {"image": model.get_image_features(inputs["pixel_values"], return_dict=True)}
+        if kind == "caches":
+            hidden = model.model.vision_tower(pixel_values=inputs["pixel_values"]).last_hidden_state
+            rest["image_features"] = model.model.multi_modal_projector.pool(hidden).contiguous()
+        else:
+            rest["mm_encoder_outputs"] = {"image": model.get_image_features(inputs["pixel_values"], return_dict=True)}
         if "pixel_values_world" in inputs:
             rest["world_features"] = model.get_world_features(inputs["pixel_values_world"]).last_hidden_state
     return rest
@@ -79,7 +83,7 @@ def gemmas(inputs: Inputs) -> Inputs:
     return {key: value for key, value in inputs.items() if key != "pixel_values_world"}
 
 
-@pytest.mark.parametrize("kind", ["pixels", "features"])
+@pytest.mark.parametrize("kind", ["pixels", "features", "caches"])
 @pytest.mark.parametrize("world", ["on", "off"])
 @pytest.mark.parametrize("chats", [CHATS, CHATS[0], CHATS[1]], ids=["batch", "one", "text"])
 @pytest.mark.parametrize("use_cache", [True, False])
@@ -156,7 +160,7 @@ def test_generate_waits_no_more_and_decodes_with_no_more_operations_than_gemma_3
     assert steps["ours"] == steps["theirs"] - ("pixel_values_world" not in inputs)
 
 
-@pytest.mark.parametrize("kind", ["pixels", "features"])
+@pytest.mark.parametrize("kind", ["pixels", "features", "caches"])
 def test_no_frozen_weight_is_in_a_batched_product_when_the_projector_is_trained(
     build_open: Callable[..., Pair], fusion: str, kind: str
 ) -> None:

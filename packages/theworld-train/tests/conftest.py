@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import av
 import datasets.config
+import numpy as np
 import pytest
 import torch
 
@@ -24,6 +26,22 @@ def data_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))
         yield
+
+
+@pytest.fixture(scope="session")
+def film() -> Callable[[Path], None]:
+    """Writes a clip of twelve frames."""
+
+    def film(path: Path) -> None:
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("mpeg4", rate=10)
+            stream.width = stream.height = 64
+            for picture in random_clip(7, 12):
+                frame = np.asarray(picture.resize((64, 64)))
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode(None))
+
+    return film
 
 
 class Result(NamedTuple):

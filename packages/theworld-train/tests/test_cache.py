@@ -8,8 +8,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import av
-import numpy as np
 import pytest
 import torch
 
@@ -40,7 +38,7 @@ def fill(theworld: Run, world: Path) -> Run:
 
 
 @pytest.fixture
-def media(tmp_path: Path) -> Path:
+def media(tmp_path: Path, film: Callable[[Path], None]) -> Path:
     """Three pictures, a clip, and two files that are not what they are called."""
     folder = tmp_path / "media"
     (folder / "more").mkdir(parents=True)
@@ -51,16 +49,6 @@ def media(tmp_path: Path) -> Path:
     (folder / "broken.mp4").write_bytes(b"no video" * 100)
     (folder / "notes.txt").write_bytes(b"not looked at")
     return folder
-
-
-def film(path: Path, frames: int = 12) -> None:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=10)
-        stream.width = stream.height = 64
-        for picture in random_clip(7, frames):
-            frame = np.asarray(picture.resize((64, 64)))
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode(None))
 
 
 def dead(folder: Path) -> list[dict[str, str]]:

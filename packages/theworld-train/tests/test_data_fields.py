@@ -11,7 +11,7 @@ from typing import Any
 import datasets
 import pytest
 
-from theworld_encoders import FeatureCache
+from theworld_encoders import FeatureCache, load_image
 from theworld_encoders.features import encoder_key
 from theworld_fusion.testing import random_picture
 from theworld_train.data import Batches, load, maker
@@ -19,6 +19,7 @@ from theworld_train.data.sources import open_source
 from theworld_train.errors import UsageError
 from theworld_train.recipe_fields import leaves
 from theworld_train.recipe_file import load_recipe
+from theworld_train.vision import picture_features, picture_pixels
 
 SOURCE = "stages.*.data.sources.*."
 PATHS = {"chat": "", "datacomp": "/datacomp", "llava-cc3m": "", "vsr": "/vsr", "spatial-rgpt": ""}
@@ -52,6 +53,7 @@ CASES = {
     "stages.*.data.shuffle": (f"[{CHAT}]", "shuffle=1"),
     "stages.*.data.holdout": ("[{{kind: micro-world, groups: 6}}]", "holdout=0.5"),
     "stages.*.data.cache": (f"[{CHAT}]", "cache={features}"),
+    "stages.*.data.vision_cache": (f"[{CHAT}]", "vision_cache={features}"),
     "stages.*.data.max_tokens": (f"[{CHAT}]", "max_tokens=30"),
     "stages.*.data.on_long": (f"[{CHAT}]", "on_long=skip"),
     "stages.*.data.on_broken": ("[{{kind: chat, path: {here}/broken}}]", "on_broken=skip"),
@@ -59,6 +61,9 @@ CASES = {
     "stages.*.data.workers": (f"[{WORLD}]", "workers=1"),
 }
 """By field: the sources of a recipe, and a change of that field alone."""
+
+VISION_KEY = "gemma3-vision"
+"""Any will do: that it tells towers apart is tested elsewhere."""
 
 REFUSE = ("max_tokens", "on_long", "on_broken")
 """Fields that say what is refused; no other case may get its effect from an error."""
@@ -141,9 +146,14 @@ def spatial_rgpt(folder: Path, seed: int) -> None:
 
 @pytest.fixture(scope="module")
 def features(pair: Any, published: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("features")
-    with FeatureCache(folder, pair[0].model.world_encoder) as cache:
-        cache.features([published[0] / f"{number}.jpg" for number in range(6)])
+    folder, (model, processor) = tmp_path_factory.mktemp("features"), pair
+    pictures = [published[0] / f"{number}.jpg" for number in range(6)]
+    with FeatureCache(folder, model.model.world_encoder) as cache:
+        cache.features(pictures)
+    with FeatureCache(folder, VISION_KEY) as cache:
+        for picture in pictures:
+            pixels = picture_pixels(processor, load_image(picture))
+            cache.put(cache.key(picture), picture_features(model, pixels))
     return folder
 
 
@@ -167,7 +177,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, published: tuple[Path, Path]) -> None:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows with every conversation whose pictures are read here."""
     read, load_chat = list[int](), maker.load_chat
-    monkeypatch.setattr(maker, "load_chat", lambda messages: read.append(1) or load_chat(messages))
+    monkeypatch.setattr(maker, "load_chat", lambda messages, **how: read.append(1) or load_chat(messages, **how))
     return read
 
 
@@ -177,7 +187,8 @@ def effect(changes: list[str], pair: Any, reads: list[int]) -> list[Any]:
     recipe = load_recipe("smoke", changes)
     data, processor = recipe.stages[0].data, pair[1]
     seen: list[Any] = [type(open_source(one, num_frames=5).rows).__name__ for one in data.sources]
-    options: dict[str, Any] = {"encoder_key": encoder_key(pair[0].model.world_encoder)} if data.cache else {}
+    keys = {"encoder_key": encoder_key(pair[0].model.world_encoder)} if data.cache else {}
+    options: dict[str, Any] = keys | ({"vision_key": VISION_KEY} if data.vision_cache else {})
     try:
         for batch in islice(load(Batches(data, recipe.batch, processor, seed=0, **options)), 4):
             tensors = sorted((name, digest(tensor)) for name, tensor in batch["inputs"].items())

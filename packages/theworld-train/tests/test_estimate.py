@@ -114,6 +114,21 @@ def test_plans_add_up(folders: Any) -> None:
     assert plan(count, Cluster(), accumulate=3).compute == 3 * alone.compute
 
 
+def test_caches_of_a_recipe_are_given_features_and_towers_at_rest(theworld: Any) -> None:
+    both = ("--set", "stages.0.data.cache=c", "--set", "stages.0.data.vision_cache=c")
+    live, cached, named = (
+        json.loads(theworld("estimate", "smoke", "--json", *options).out)["count"]
+        for options in ((), both, ("--cached-world", "--cached-vision"))
+    )
+    assert cached == named
+    for part in ("vision_tower", "world_encoder"):
+        assert live["flops"][part] > cached["flops"][part] == 0
+        assert live["weights"].pop(part) > cached["weights"].pop(part) == 0
+        del live["flops"][part], cached["flops"][part]
+    assert cached["flops"] == live["flops"]
+    assert cached["weights"] == live["weights"]
+
+
 def test_the_command(theworld: Any) -> None:
     told = theworld("estimate", "smoke", "--gpus", "2", "--strategy", "fsdp2")
     assert (told.code, told.err.count("\n")) == (0, 0)

@@ -221,6 +221,22 @@ def test_weights_that_are_dealt_out_train_as_replicas_do(ddp: Path, fsdp2: Path)
             check_processes(checkpoint, processes, sharded=sharded)
 
 
+def test_dealt_out_models_train_from_caches_as_from_pictures(tmp_path: Path) -> None:
+    recipe, features = write_recipe(tmp_path), tmp_path / "features"
+    parts = "{world_projector: {}, image_projector: {}, language_model: {lora: {rank: 2}}}"
+    live = ("--set", f"stages.0.parts={parts}")
+    cached = tuple(f"--set=stages.0.data.{kind}={features}" for kind in ("cache", "vision_cache"))
+    code, said = finish([*THEWORLD, "cache", "build", "--recipe", str(recipe), *live, *cached])
+    assert code == 0, said
+    for name, options in (("live", live), ("cached", (*live, *cached))):
+        code, said = finish(launched(recipe, tmp_path / name, "fsdp2", *options))
+        assert code == 0, said
+    assert figures(tmp_path / "cached") == figures(tmp_path / "live")
+    one, other = (load_file(tmp_path / name / f"checkpoint-{STEPS}" / WEIGHTS) for name in ("live", "cached"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
 def test_a_launcher_that_is_killed_takes_what_it_started_along() -> None:
     """Else it would train on, and a new launch beside it."""
     inner = "import subprocess as s, time; print(s.Popen(['sleep', '60'], start_new_session=True).pid, flush=True); "

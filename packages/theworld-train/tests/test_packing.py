@@ -2,21 +2,31 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
+from theworld_encoders import FeatureCache, load_image
+from theworld_encoders.features import encoder_key
 from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor, assemble
 from theworld_fusion.testing import TINY_WORLD, chat, random_clip, random_picture
 from theworld_train.data import Collator, Example, maker
 from theworld_train.data.collator import join
+from theworld_train.data.cursor import numbered
+from theworld_train.data.example import FEATURES
 from theworld_train.data.features import with_world_features
+from theworld_train.data.maker import BatchMaker
 from theworld_train.data.packing import Outline, Rows, answer_mark, pack
+from theworld_train.data.sources import open_source
 from theworld_train.media import media_of_chat
+from theworld_train.recipe import BatchSettings, DataSettings
 from theworld_train.recipe_file import load_recipe
 from theworld_train.run import run_recipe
+from theworld_train.vision import picture_features, picture_pixels, vision_key
 
 Pair = tuple[TheWorldForConditionalGeneration, TheWorldProcessor]
 
@@ -92,6 +102,12 @@ def packed(processor: TheWorldProcessor, given: Sequence[Example], packing: Any,
         media = tuple(media_of_chat(one.messages))
         rows.add(Outline.of(sample["input_ids"][0].numpy(), answer_mark(processor), media))
     return pack(samples, rows, processor)
+
+
+def images_of(model: Any, processor: TheWorldProcessor, example: Example) -> tuple[torch.Tensor, ...]:
+    """What the vision tower makes of each item."""
+    items = [item for _, item in media_of_chat(example.messages)]
+    return tuple(picture_features(model, picture_pixels(processor, item)) for item in items)
 
 
 def learnt(model: TheWorldForConditionalGeneration, batches: Sequence[dict[str, Any]], count: int) -> Any:
@@ -177,16 +193,20 @@ def test_the_window_and_the_mask_matter_here(learner: Any) -> None:
         assert abs(learnt(model, [other], count)[0] - loss) > 1000 * LOSS * loss
 
 
-def test_features_computed_before_go_with_their_conversations(learner: Any) -> None:
+@pytest.mark.parametrize(("packing", "items"), [("samples", 16), ("shared_prefix", 9)])
+def test_features_computed_before_go_with_their_conversations(learner: Any, packing: str, items: int) -> None:
     model, processor = learner()
-    given = [*PICTURE, *CLIP, *OTHER_PICTURE]
-    cached = list(with_world_features(given, model.model.world_encoder, processor))
-    batch = packed(processor, cached, "shared_prefix")
-    assert len(batch["world_features"]) == 3  # of six conversations
-    assert len(batch["pixel_values"]) == 3
-    count = int((batch["labels"] >= 0).sum())
-    live, from_cache = (learnt(model, [one], count)[0] for one in (packed(processor, given, "shared_prefix"), batch))
-    assert live == pytest.approx(from_cache, rel=LOSS)
+    given = [*PICTURE, *CLIP, *OTHER_PICTURE, *TEXT, *SEVERAL, *LATER_PICTURE]
+    world = list(with_world_features(given, model.model.world_encoder, processor))
+    both = [replace(one, image_features=images_of(model, processor, one)) for one in world]
+    batches = [packed(processor, one, packing, most=600) for one in (given, world, both)]
+    kinds = [{"pixel_values", "pixel_values_world"}, {"pixel_values", "world_features"}, set(FEATURES)]
+    count = int((batches[0]["labels"] >= 0).sum())
+    losses = [learnt(model, [batch], count)[0] for batch in batches]
+    assert losses == pytest.approx(losses[:1] * 3, rel=LOSS)
+    for batch, names in zip(batches, kinds, strict=True):
+        assert {name for name in batch if "pixel" in name or "features" in name} == names
+        assert [len(batch[name]) for name in names] == [items, items]
 
 
 def test_what_is_shared_stands_once(learner: Any) -> None:
@@ -272,6 +292,69 @@ def test_a_run_with_packed_rows_learns_what_one_without_does(
         assert consumed["tokens"] == apart["tokens"]
     else:
         assert consumed["tokens"] < 0.7 * apart["tokens"]
+
+
+@pytest.fixture
+def cached(chats: Path, pair: Pair, tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """Features of the three pictures, and whose they are."""
+    model, processor = pair
+    parts = (model.model.world_encoder, model.model.vision_tower)
+    trained = [one for part in parts for one in part.parameters() if one.requires_grad]
+    for one in trained:
+        one.requires_grad_(False)
+    keys = {"encoder_key": encoder_key(parts[0]), "vision_key": vision_key(model, processor)}
+    for one in trained:
+        one.requires_grad_(True)
+    pictures = [chats / f"{number}.png" for number in range(3)]
+    with FeatureCache(tmp_path / "world", keys["encoder_key"]) as cache:
+        for one in pictures:
+            pixels = processor(images=[[Image.open(one)]], return_tensors="pt")["pixel_values_world"]
+            cache.put(cache.key(one), model.get_world_features(pixels).last_hidden_state[0].detach())
+    for folder, kept in (("some", pictures[:2]), ("all", pictures)):
+        with FeatureCache(tmp_path / folder, keys["vision_key"]) as cache:
+            for one in kept:
+                pixels = picture_pixels(processor, load_image(one))
+                cache.put(cache.key(one), picture_features(model, pixels))
+    return tmp_path, keys
+
+
+@pytest.mark.parametrize("remember", [0, 99])
+@pytest.mark.parametrize("packing", ["samples", "shared_prefix"])
+def test_packed_batches_read_both_caches(
+    chats: Path, cached: tuple[Path, dict[str, str]], pair: Pair, packing: str, remember: int, monkeypatch: Any
+) -> None:
+    """With all features no picture is read; where the one kind misses some, the batch has the other kind still."""
+    (folder, keys), (model, processor) = cached, pair
+    batch = BatchSettings.model_validate({"size": 13, "packing": packing, "row_tokens": 300})
+    data = DataSettings.model_validate({"sources": [{"kind": "chat", "path": str(chats)}], "remember": remember})
+    source = open_source(data.sources[0], num_frames=9)
+    draws = [numbered(source, number) for number in range(3 * QUESTIONS + 1)]
+    live = BatchMaker(data, processor, batch=batch)(draws)
+    makers = {}
+    for name in ("some", "all"):
+        update = {"cache": str(folder / "world"), "vision_cache": str(folder / name)}
+        makers[name] = BatchMaker(data.model_copy(update=update), processor, batch=batch, **keys)
+    some, again = makers["some"](draws), makers["some"](draws)
+    first_two = makers["some"](known := [draw for draw in draws if draw.number % 3 != 2])
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("a picture is read"))
+    found, repeated = makers["all"](draws), makers["all"](draws)
+    pictures = 3 if packing == "shared_prefix" else 3 * QUESTIONS
+    for one, names, misses in (
+        (live, {"pixel_values", "pixel_values_world"}, 0),
+        (some, {"pixel_values", "world_features"}, pictures // 3),
+        (again, {"pixel_values", "world_features"}, pictures // 3),
+        (found, set(FEATURES), 0),
+        (repeated, set(FEATURES), 0),
+    ):
+        assert {name for name in one.inputs if "pixel" in name or "features" in name} == names
+        assert one.cache_misses == misses
+        assert one.keys == live.keys
+        assert all(torch.equal(one.inputs[name], live.inputs[name]) for name in ("input_ids", "labels"))
+        with torch.no_grad():
+            losses = [model(**made.inputs, skip_logits=True).loss.item() for made in (live, one)]
+        assert losses[1] == pytest.approx(losses[0], rel=LOSS)
+    assert len(first_two.keys) == len(known)
+    assert first_two.inputs.keys() >= set(FEATURES)
 
 
 def test_ten_questions_about_a_picture_at_full_size() -> None:

@@ -9,11 +9,11 @@ from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from theworld_encoders.encoder import Encoder
 from theworld_encoders.errors import DamagedFeatures, EncoderError
@@ -34,15 +34,24 @@ def encoder_key(encoder: Encoder) -> str:
     Raises:
         EncoderError: its weights may change, or are not in memory.
     """
-    weights = encoder.state_dict()
-    if any(parameter.requires_grad for parameter in encoder.parameters()):
-        raise EncoderError(f"{encoder.spec.name} is being trained, so its features change. Call freeze() on it first.")
+    return module_key(encoder.spec.name, encoder, asdict(encoder.spec), encoder.config)
+
+
+def module_key(name: str, module: nn.Module, *settings: Any) -> str:
+    """The name, and a digest of a frozen module's weights, their dtype, and all settings that its features depend on.
+
+    Raises:
+        EncoderError: its weights may change, or are not in memory.
+    """
+    weights = module.state_dict()
+    if any(parameter.requires_grad for parameter in module.parameters()):
+        raise EncoderError(f"{name} is being trained, so its features change. Freeze it first.")
     if any(tensor.is_meta for tensor in weights.values()):
-        raise EncoderError(f"weights of {encoder.spec.name} are offloaded. Load it alone, with load_encoder.")
-    digest = blake2b(json.dumps([_PIXELS, asdict(encoder.spec), encoder.config], sort_keys=True, default=str).encode())
-    for name, tensor in sorted(weights.items()):
-        digest.update(checksum(name, tensor).encode())
-    return f"{encoder.spec.name}-{digest.hexdigest()}"
+        raise EncoderError(f"weights of {name} are offloaded. Load it without a device_map.")
+    digest = blake2b(json.dumps([_PIXELS, *settings], sort_keys=True, default=str).encode())
+    for key, tensor in sorted(weights.items()):
+        digest.update(checksum(key, tensor).encode())
+    return f"{name}-{digest.hexdigest()}"
 
 
 def encode_source(encoder: Encoder, source: Source) -> Float[Tensor, "tt r s c"]:
@@ -98,6 +107,8 @@ class FeatureCache:
         self._shards: dict[Path, list[str]] = {}
         self._where: dict[str, list[Path]] = {}
         self._useless: set[Path] = set()
+        self.others: set[str] = set()
+        """Keys of other encoders whose features were seen in the folder."""
         self._read_last: Path | None = None
         self._open = lru_cache(_OPEN_SHARDS)(Shard)
         self.refresh()
@@ -216,6 +227,8 @@ class FeatureCache:
             self._useless.add(path)
             warnings.warn(damage, stacklevel=4)
             return
+        if shard.encoder != self.encoder_key:
+            self.others.add(shard.encoder)
         self._shards[path] = list(shard.checksums) if shard.encoder == self.encoder_key else []
         for key in self._shards[path]:
             self._where.setdefault(key, []).append(path)

@@ -73,6 +73,9 @@ class WorldGeneration:
         # Beams expand these objects in place: the caller keeps theirs as they are.
         model_kwargs["mm_encoder_outputs"] = {key: copy(value) for key, value in given.items()}
         model_kwargs = super()._prepare_multimodal_encoder_kwargs_for_generation(model_kwargs)
+        model_kwargs["mm_encoder_outputs"] = self.model.with_image_features(
+            model_kwargs["mm_encoder_outputs"], model_kwargs.pop("image_features", None)
+        )
         world = (model_kwargs.pop("pixel_values_world", None), model_kwargs.pop("world_features", None))
         encoded = model_kwargs["mm_encoder_outputs"] = self.model.with_world_features(
             model_kwargs["mm_encoder_outputs"], *world

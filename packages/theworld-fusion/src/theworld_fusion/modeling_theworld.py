@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoModel, Gemma3ForConditionalGeneration, Gemma3Model, Gemma3PreTrainedModel
 from transformers.cache_utils import Cache
@@ -20,8 +19,6 @@ from transformers.modeling_utils import PreTrainedModel, slice_logits_to_keep
 from transformers.models.gemma3.modeling_gemma3 import (
     Gemma3CausalLMOutputWithPast,
     Gemma3ModelOutputWithPast,
-    Gemma3MultiModalProjector,
-    Gemma3RMSNorm,
 )
 from transformers.processing_utils import Unpack
 from transformers.utils.generic import TransformersKwargs, can_return_tuple
@@ -32,6 +29,7 @@ from theworld_encoders.registry import encoder_class
 from theworld_fusion.configuration_theworld import TheWorldConfig
 from theworld_fusion.gate import WorldGate
 from theworld_fusion.generation import BOUNDARIES, GatedImageFeatures, WorldGeneration
+from theworld_fusion.image_projector import ImageProjector
 from theworld_fusion.loss import causal_lm_loss, supervised_loss
 from theworld_fusion.names import translate_gemmas_names
 from theworld_fusion.packing import packed_masks
@@ -66,22 +64,13 @@ class TheWorldPreTrainedModel(Gemma3PreTrainedModel):
                 module.freeze()
 
 
-class _ImageRMSNorm(Gemma3RMSNorm):
-    """Before Gemma's image projector: a strided tensor times a frozen weight would be a batched product."""
-
-    def forward(self, x: Float[Tensor, "n k c"]) -> Float[Tensor, "n k c"]:
-        return super().forward(x).contiguous()
-
-
 class TheWorldModel(TheWorldPreTrainedModel, Gemma3Model):
     """SigLIP tower, world encoder and language model, without the head."""
 
     def __init__(self, config: TheWorldConfig) -> None:
         Gemma3PreTrainedModel.__init__(self, config)
         self.vision_tower = AutoModel.from_config(config.vision_config)
-        self.multi_modal_projector = Gemma3MultiModalProjector(config)
-        vision = config.vision_config
-        self.multi_modal_projector.mm_soft_emb_norm = _ImageRMSNorm(vision.hidden_size, eps=vision.layer_norm_eps)
+        self.multi_modal_projector = ImageProjector(config)
         self.vocab_size = config.text_config.vocab_size
         self.language_model = AutoModel.from_config(config.text_config)
         if config.world_fusion != "none":
@@ -141,6 +130,21 @@ class TheWorldModel(TheWorldPreTrainedModel, Gemma3Model):
         if encoded.get("world") is not None:
             raise ValueError("world input is given twice. Pass pixels or features or mm_encoder_outputs, not two.")
         return {**encoded, "world": self.get_world_features(pixel_values_world, world_features)}
+
+    def with_image_features(self, encoded: dict[str, Any], image_features: Tensor | None) -> dict[str, Any]:
+        """``mm_encoder_outputs`` plus image tokens of ``image_features``, ``[images, tokens, c]``, where there are any.
+
+        Raises:
+            ValueError: they have the image's already.
+        """
+        if image_features is None:
+            return encoded
+        if encoded.get("image") is not None:
+            raise ValueError("image input is given twice. Pass pixels or features or mm_encoder_outputs, not two.")
+        weight = self.multi_modal_projector.mm_input_projection_weight
+        features = image_features if weight.is_meta else image_features.to(weight.device)  # accelerate moves them there
+        tokens = self.multi_modal_projector(features, pooled=True)
+        return {**encoded, "image": BaseModelOutputWithPooling(pooler_output=tokens)}
 
     def placeholders(self, token_id: int, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
         """Where the prompt has ``token_id``, ``[b, l]``; found by its embedding if only embeddings are given."""
@@ -207,12 +211,15 @@ class TheWorldModel(TheWorldPreTrainedModel, Gemma3Model):
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         pixel_values_world: WorldInput | None = None,
         world_features: WorldInput | None = None,
+        image_features: torch.Tensor | None = None,
         visible_until: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | Gemma3ModelOutputWithPast:
         """Gemma 3's forward; see ``get_world_features`` for the two world inputs.
 
         Args:
+            image_features: in place of ``pixel_values``, what the vision tower makes of them, pooled (see
+                ``ImageProjector``), ``[images, tokens, c]``.
             visible_until: ``[b, l]``, of rows that hold several sequences: see ``packed_masks``, which makes of it,
                 ``position_ids`` and ``token_type_ids`` what stands in for ``attention_mask``.
 
@@ -225,11 +232,12 @@ class TheWorldModel(TheWorldPreTrainedModel, Gemma3Model):
             text, dtype = self.config.get_text_config(), self.get_input_embeddings().weight.dtype
             masks: Any = packed_masks(text, visible_until, position_ids, token_type_ids, dtype=dtype)
             attention_mask = masks  # annotated upstream as one
-        encoded = self.with_world_features(mm_encoder_outputs or {}, pixel_values_world, world_features)
+        encoded = self.with_image_features(mm_encoder_outputs or {}, image_features)
+        encoded = self.with_world_features(encoded, pixel_values_world, world_features)
         image, world = encoded.get("image"), encoded.get("world")
         if pixel_values is not None:
             if image is not None:
-                raise ValueError("image input is given twice. Pass pixel_values or mm_encoder_outputs, not both.")
+                raise ValueError("image input is given twice. Pass pixels or features or mm_encoder_outputs, not two.")
             image = self.get_image_features(pixel_values, return_dict=True)
         if world is None and encoded.keys() & set(BOUNDARIES):
             world = BaseModelOutputWithPooling(pooler_output=[])
@@ -288,6 +296,7 @@ class TheWorldForConditionalGeneration(
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         pixel_values_world: WorldInput | None = None,
         world_features: WorldInput | None = None,
+        image_features: torch.Tensor | None = None,
         skip_logits: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | Gemma3CausalLMOutputWithPast:
@@ -318,6 +327,7 @@ class TheWorldForConditionalGeneration(
             mm_encoder_outputs=mm_encoder_outputs,
             pixel_values_world=pixel_values_world,
             world_features=world_features,
+            image_features=image_features,
             return_dict=True,
             **kwargs,
         )

@@ -7,8 +7,6 @@ world branch sees all frames; both see them upright, opaque and in RGB, as ``to_
 checks happen here, on the host: the model never waits for a device.
 """
 
-import base64
-import binascii
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,24 +15,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub.utils import httpx
+from PIL import Image
 from transformers import BatchFeature, Gemma3Processor
 from transformers.processing_utils import ProcessingKwargs, Unpack
 from transformers.tokenization_utils_base import PreTokenizedInput, TextInput
 
 from theworld_encoders import (
     EncoderSpec,
-    MediaError,
-    decode_image,
-    load_image,
     preprocess,
     read_video,
     spec_of,
     to_frames,
 )
-from theworld_encoders.images import URLS
 from theworld_encoders.preprocess import Item, is_clip
 from theworld_fusion.configuration_theworld import TheWorldConfig
+from theworld_fusion.picture import load_picture
 from theworld_fusion.remote_code import saved_with_shim
 from theworld_fusion.slots import num_slots
 from theworld_tokens import Gemma3Token, TokenLayout, WorldToken, register_world_tokens, world_text
@@ -43,6 +38,11 @@ _leading: ContextVar[list[str] | None] = ContextVar("leading", default=None)
 """The spans that stand right after BOS, joined by prompt. Two hooks below read this: nothing else is passed to them."""
 _beside: ContextVar[list[str] | None] = ContextVar("beside", default=None)
 """For every item the span that stands before its image block, or nothing."""
+_crops: ContextVar[list[int] | None] = ContextVar("crops", default=None)
+"""For every item the crops of pan and scan, where its image features are given."""
+
+STAND_IN = Image.new("RGB", (1, 1))
+"""In place of a picture or clip of which only features are needed."""
 
 
 @saved_with_shim(AutoProcessor="TheWorldProcessor")
@@ -123,6 +123,7 @@ class TheWorldProcessor(Gemma3Processor):
         text: TextInput | PreTokenizedInput | list[TextInput] | list[PreTokenizedInput] | None = None,
         world: Literal["on", "off"] | None = None,
         world_features: Sequence[torch.Tensor] | None = None,
+        image_features: Sequence[torch.Tensor] | None = None,
         **kwargs: Unpack[ProcessingKwargs],
     ) -> BatchFeature:
         """Text and items to model inputs.
@@ -134,11 +135,14 @@ class TheWorldProcessor(Gemma3Processor):
             world: ``off`` leaves the world branch out of this call: exactly the base VLM's inputs. Default: ``on``.
             world_features: the encoder's output ``[t', r, s, c]`` for each item, where it was computed before; then no
                 world pixels are made.
+            image_features: the vision tower's pooled output ``[n, tokens, c]`` for each item, where it was computed
+                before, crops of pan and scan included; then no pixels are made for the tower. Where both are given,
+                ``STAND_IN`` serves as item.
 
         Returns:
             ``input_ids``, ``attention_mask``, ``token_type_ids`` (1 where attention is bidirectional), ``pixel_values``
-            ``[images, 3, H, W]`` and ``pixel_values_world``: ``[m, t, 3, h, w]``, or a list where lengths differ (or
-            ``world_features``, as given).
+            ``[images, 3, H, W]`` (or ``image_features``, ``[images, tokens, c]``) and ``pixel_values_world``: ``[m, t,
+            3, h, w]``, or a list where lengths differ (or ``world_features``, as given).
 
         Raises:
             ValueError: items, placeholders and features do not match, an item has too many frames, or truncation cut a
@@ -149,12 +153,11 @@ class TheWorldProcessor(Gemma3Processor):
         texts = [text] if isinstance(text, str) else text
         rows = None if images is None else [[load_picture(item) for item in row] for row in self._rows(images, texts)]
         items = [item for row in rows or () for item in row]
-        last_frames = None if rows is None else [[_last_frame(item) for item in row] for row in rows]
         if not items or world == "off" or self.world_fusion == "none":
-            return super().__call__(images=last_frames, text=text, **kwargs)
+            return self._base_inputs(rows, text, image_features, kwargs)
         spans = self._world_spans(rows, self._latent_frames(items, world_features))
         with self._placed(spans, texts):
-            inputs = super().__call__(images=last_frames, text=text, **kwargs)
+            inputs = self._base_inputs(rows, text, image_features, kwargs)
         self._check_world(inputs, spans, len(items))
         if world_features is not None:
             inputs["world_features"] = list(world_features)
@@ -164,6 +167,36 @@ class TheWorldProcessor(Gemma3Processor):
             same = len({len(item) for item in pixels}) == 1
             inputs["pixel_values_world"] = torch.stack(pixels) if same else pixels
         return inputs
+
+    def _base_inputs(
+        self, rows: list[list[Item]] | None, text: Any, features: Sequence[torch.Tensor] | None, kwargs: Any
+    ) -> BatchFeature:
+        """What Gemma 3's processor makes of the items, or of image features in place of their pixels."""
+        items = [item for row in rows or () for item in row]
+        if features is None or not items:
+            images = None if rows is None else [[_last_frame(item) for item in row] for row in rows]
+            return super().__call__(images=images, text=text, **kwargs)
+        if len(features) != len(items):
+            raise ValueError(f"there are {len(features)} image features for {len(items)} items. Give one for each.")
+        for one in features:
+            if one.ndim != 3 or one.shape[1] != self.image_seq_length:
+                raise ValueError(
+                    f"image features have shape {tuple(one.shape)}. Give [images, {self.image_seq_length}, width] for "
+                    "each item."
+                )
+        given = _crops.set([len(one) - 1 for one in features])
+        try:
+            inputs = super().__call__(images=[[STAND_IN] * len(row) for row in rows or ()], text=text, **kwargs)
+        finally:
+            _crops.reset(given)
+        inputs["image_features"] = torch.cat(list(features))
+        return inputs
+
+    def _process_images(self, images: Any, **kwargs: Any) -> tuple[dict[str, Any], list[str]]:
+        """Gemma 3's, or with image features given only the blocks of placeholders."""
+        if (crops := _crops.get()) is None:
+            return super()._process_images(images, **kwargs)
+        return {}, [self.replace_image_token({"num_crops": crops}, index) for index in range(len(crops))]
 
     def without_pixels(
         self, text: str, frames: Sequence[int], *, world: Literal["on", "off"] = "on"
@@ -313,10 +346,11 @@ class TheWorldProcessor(Gemma3Processor):
                         f"prompt {index} has {found} {token} tokens, its items take {count}. "
                         "Turn truncation off or raise max_length, and leave these tokens out of the text."
                     )
-        if self.world_fusion == "gated" and len(inputs["pixel_values"]) != num_items:
+        made = len(inputs.get("pixel_values", inputs.get("image_features")))
+        if self.world_fusion == "gated" and made != num_items:
             raise ValueError(
-                f"gated fusion adds each item's world features to one image, and {num_items} items made "
-                f"{len(inputs['pixel_values'])} images. Turn do_pan_and_scan off."
+                f"gated fusion adds each item's world features to one image, and {num_items} items made {made} images. "
+                "Turn do_pan_and_scan off."
             )
 
     def load_media(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -357,21 +391,3 @@ def _last_frame(item: Item) -> Any:
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
-
-
-def load_picture(item: Any) -> Item:
-    """A picture that is given by its path or URL (``data:`` too); anything else is returned as it is."""
-    if isinstance(item, str) and item.startswith(URLS):
-        return decode_image(_fetch(item), repr(item[:100]))
-    return load_image(item) if isinstance(item, str | Path) else item
-
-
-def _fetch(url: str) -> bytes:
-    """Not by transformers' ``load_image``: it drops transparency, and what lies below may be black."""
-    try:
-        if url.startswith("data:"):
-            return base64.b64decode(url.partition(",")[2], validate=True)
-        return httpx.get(url, follow_redirects=True, timeout=60).raise_for_status().content
-    except (httpx.HTTPError, httpx.InvalidURL, binascii.Error) as error:
-        reason = " ".join(str(error).split())
-        raise MediaError(f"The picture {url[:100]!r} cannot be fetched ({reason}). Check its address.") from error

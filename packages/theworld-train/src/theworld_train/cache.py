@@ -1,29 +1,36 @@
-"""Filling a feature cache from a data set, alone or as one of several processes."""
+"""Filling feature caches from a data set, alone or as one of several processes."""
 
 import json
 import os
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import islice
+from math import prod
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from theworld_encoders import FeatureCache, preprocess
+from theworld_encoders import Encoder, FeatureCache, preprocess
 from theworld_encoders.features import encode_pixels
-from theworld_encoders.source import load_source
+from theworld_encoders.preprocess import Item
+from theworld_encoders.source import Source, load_source
+from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor
+from theworld_train.data.source import UNUSABLE
 from theworld_train.errors import UsageError
 from theworld_train.jobs import Report
-from theworld_train.media import Medium
+from theworld_train.vision import picture_features, picture_pixels, seen
 
 A = TypeVar("A")
 B = TypeVar("B")
 
-_AHEAD = 8
-"""Inputs that are decoded while others are encoded."""
+_AHEAD = 4
+"""Rows for each thread that are decoded while others are encoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +53,18 @@ class Rank:
             return torch.device("cpu")
         return torch.device(accelerator.type, self.local % torch.accelerator.device_count())
 
-    def share(self, media: Sequence[Medium]) -> Sequence[Medium]:
-        """This process's part: every input is in one of them."""
-        return media[self.number :: self.of]
+    def threads(self) -> int:
+        """As many as its part of the cores: making a picture's pixels takes longer than encoding them."""
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", self.of))
+        return max(2, (os.cpu_count() or 1) // here)
+
+    def share(self, rows: Iterable[A]) -> Iterator[A]:
+        """This process's part: every row is in one of them."""
+        return islice(rows, self.number, None, self.of)
+
+    def number_of(self, rows: int) -> int:
+        """How many of so many rows are in it."""
+        return len(range(self.number, rows, self.of))
 
     def dead_file(self, folder: Path) -> Path:
         """Where this process lists what it could not read."""
@@ -60,6 +76,58 @@ class Rank:
         for path in folder.glob("dead*.jsonl"):
             if path not in current:
                 path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """Some pictures and clips that are read together.
+
+    Attributes:
+        label: what people know them by.
+        sources: gives them; raises ``UNUSABLE`` where they cannot be had.
+    """
+
+    label: str
+    sources: Callable[[], Sequence[Source]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tower:
+    """What makes features for a cache.
+
+    Attributes:
+        seen: what of a source it sees, by which its features are known.
+        pixels: what it takes of an item that was read.
+        encode: pixels to features, on the CPU.
+    """
+
+    cache: FeatureCache
+    seen: Callable[[Source], Source]
+    pixels: Callable[[Item], Tensor]
+    encode: Callable[[Tensor], Tensor]
+
+    def key(self, source: Source) -> str:
+        return self.cache.key(self.seen(source))
+
+    @classmethod
+    def of_world(cls, cache: FeatureCache, encoder: Encoder) -> "Tower":
+        return cls(
+            cache=cache,
+            seen=lambda source: source,
+            pixels=lambda item: preprocess(item, encoder.spec),
+            encode=lambda pixels: encode_pixels(encoder, pixels),
+        )
+
+    @classmethod
+    def of_vision(
+        cls, cache: FeatureCache, model: TheWorldForConditionalGeneration, processor: TheWorldProcessor
+    ) -> "Tower":
+        return cls(
+            cache=cache,
+            seen=seen,
+            pixels=lambda item: picture_pixels(processor, item),
+            encode=lambda pixels: picture_features(model, pixels),
+        )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -76,47 +144,48 @@ class Built:
 
 
 def build(
-    media: Sequence[Medium], cache: FeatureCache, *, num_frames: int, dead_file: Path, report: Report, threads: int = 2
+    rows: Iterable[Row],
+    towers: Sequence[Tower],
+    *,
+    dead_file: Path,
+    report: Report,
+    total: int | None,
+    threads: int,
 ) -> Built:
-    """Encode what the cache does not have; what is damaged there counts as missing.
+    """Encode what the caches do not have; what is damaged there counts as missing.
 
     Args:
-        num_frames: frames that are taken of a video file.
         dead_file: lists what could not be read, by path and reason; there is none where all could.
-        threads: how many inputs are decoded at a time.
-
-    Raises:
-        ValueError: the cache was opened without its encoder.
+        total: rows that there are, where that is known.
+        threads: how many rows are decoded at a time.
     """
-    encoder = cache.encoder
-    if encoder is None:
-        raise ValueError(f"{cache.folder} was opened with the key {cache.encoder_key}. Open it with the encoder.")
 
-    def prepare(medium: Medium) -> tuple[str, Tensor | None] | str:
-        """Key, and pixels where they are needed; or why there are none."""
+    def prepare(row: Row) -> list[list[tuple[Tower, str, Tensor]]] | str:
+        """Of each input the towers that have to encode it, with keys and pixels; or why there is none."""
         try:
-            source = medium.source(num_frames)
-            key = cache.key(source)
-            found = cache.get(key) is not None  # which checks its bytes
-            return key, None if found else preprocess(load_source(source), encoder.spec)
-        except (ValueError, OSError) as error:
+            return [_missing(source, towers) for source in row.sources()]
+        except UNUSABLE as error:
             return " ".join(str(error).split())
 
-    built = Built()
-    with ThreadPoolExecutor(threads) as pool, cache, dead_file.open("w", encoding="utf-8") as dead:
-        for medium, prepared in zip(media, _ahead(pool, prepare, media), strict=True):
+    built, done = Built(), 0
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(threads))
+        for tower in towers:
+            stack.enter_context(tower.cache)
+        dead = stack.enter_context(dead_file.open("w", encoding="utf-8"))
+        for row, prepared in _ahead(pool, prepare, rows, _AHEAD * threads):
+            done += 1
             if isinstance(prepared, str):
                 built.dead += 1
-                dead.write(json.dumps({"path": medium.label, "reason": prepared}, ensure_ascii=False) + "\n")
+                dead.write(json.dumps({"path": row.label, "reason": prepared}, ensure_ascii=False) + "\n")
                 dead.flush()
-            else:
-                key, pixels = prepared
-                if pixels is None or key in cache:  # another input with the same content came first
-                    built.cached += 1
-                else:
-                    cache.put(key, encode_pixels(encoder, pixels))
-                    built.encoded += 1
-            report(built.total, len(media), f"{built.dead} dead" if built.dead else "")
+            for missing in () if isinstance(prepared, str) else prepared:
+                wanted = [one for one in missing if one[1] not in one[0].cache]  # another input may have come first
+                for tower, key, pixels in wanted:
+                    tower.cache.put(key, tower.encode(pixels))
+                built.encoded += bool(wanted)
+                built.cached += not wanted
+            report(done, total, f"{built.dead} dead" if built.dead else "")
     if not built.dead:
         dead_file.unlink()
     return built
@@ -133,12 +202,44 @@ def check_built(built: Built, dead_file: Path) -> None:
         raise UsageError(f"none of {built.total} inputs can be read; the first: {reason} {dead_file} has them all.")
 
 
-def _ahead(pool: ThreadPoolExecutor, function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
-    """Results in order, a few of them computed ahead: ``pool.map`` would hold the pixels of a whole data set."""
-    futures: deque[Future[B]] = deque()
+def world_bytes(encoder: Encoder, frames: int) -> int:
+    """Of the features of an item of so many frames."""
+    spec = encoder.spec
+    like: Any = next(encoder.parameters(), torch.zeros(()))  # some controls have no parameters
+    return prod(spec.grid(frames, spec.frame_size, spec.frame_size)) * spec.width * like.dtype.itemsize
+
+
+def vision_bytes(model: TheWorldForConditionalGeneration) -> int:
+    """Of the features of a picture without crops."""
+    tower: Any = model.model.vision_tower
+    return model.config.mm_tokens_per_image * tower.config.hidden_size * next(tower.parameters()).dtype.itemsize
+
+
+def room(folder: Path, size: float, rows: str) -> str:
+    """What is to be written, and what there is room for."""
+    free = shutil.disk_usage(folder).free
+    return f"{rows} make about {size / 1e9:,.3g} GB of features; {folder} has room for {free / 1e9:,.0f} GB"
+
+
+def _missing(source: Source, towers: Sequence[Tower]) -> list[tuple[Tower, str, Tensor]]:
+    keys = [(tower, tower.key(source)) for tower in towers]
+    missing = [(tower, key) for tower, key in keys if tower.cache.get(key) is None]  # which checks its bytes
+    if not missing:
+        return []
+    item = load_source(source)
+    return [(tower, key, tower.pixels(item)) for tower, key in missing]
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, function: Callable[[A], B], items: Iterable[A], number: int
+) -> Iterator[tuple[A, B]]:
+    """Items with their results in order, a few computed ahead: ``pool.map`` would hold the pixels of a whole set."""
+    futures: deque[tuple[A, Future[B]]] = deque()
     for item in items:
-        futures.append(pool.submit(function, item))
-        if len(futures) > _AHEAD:
-            yield futures.popleft().result()
+        futures.append((item, pool.submit(function, item)))
+        if len(futures) > number:
+            first, future = futures.popleft()
+            yield first, future.result()
     while futures:
-        yield futures.popleft().result()
+        first, future = futures.popleft()
+        yield first, future.result()

@@ -27,8 +27,12 @@ def estimate(
     frames: Annotated[int, typer.Option(help="Frames of an example's clip; 1 is a picture.", min=1)] = 1,
     text_tokens: Annotated[int, typer.Option(help="Text of an example, chat markup included.", min=1)] = 60,
     labelled: Annotated[int, typer.Option(help="Of them, those that carry loss.", min=1)] = 32,
-    cached_world: Annotated[bool, typer.Option("--cached-world", help="World features are given.")] = False,
-    cached_vision: Annotated[bool, typer.Option("--cached-vision", help="Image features are given.")] = False,
+    cached_world: Annotated[
+        bool, typer.Option("--cached-world", help="World features are given, as with data.cache.")
+    ] = False,
+    cached_vision: Annotated[
+        bool, typer.Option("--cached-vision", help="Image features are given, as with data.vision_cache.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the tables.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")] = False,
 ) -> None:
@@ -55,12 +59,13 @@ def estimate(
     if stage >= len(loaded.stages):
         raise UsageError(f"--stage is {stage}, but {loaded.name} has {len(loaded.stages)}, counted from 0.")
     disable_progress_bar()  # a toy pair is written in a blink
+    data = loaded.stages[stage].data
     geometry = Geometry(
         frames=frames,
         text_tokens=text_tokens,
         labelled=labelled,
-        cached_world=cached_world,
-        cached_vision=cached_vision,
+        cached_world=cached_world or data.cache is not None,
+        cached_vision=cached_vision or data.vision_cache is not None,
     )
     count = count_step(loaded, stage, geometry)
     cluster = Cluster(gpus=gpus, device=device, strategy=strategy, utilisation=utilisation, bandwidth=bandwidth)  # pyright: ignore[reportArgumentType]

@@ -40,7 +40,7 @@ class Medium:
         if self.kind == "video":
             return VideoFile(Path(self.value), num_frames) if isinstance(self.value, str | Path) else list(self.value)
         if isinstance(self.value, str) and self.value.startswith(URLS):
-            from theworld_fusion.processing_theworld import load_picture  # it takes seconds, and few need it
+            from theworld_fusion.picture import load_picture  # it takes seconds, and few need it
 
             return load_picture(self.value)
         return Path(self.value) if isinstance(self.value, str) else self.value

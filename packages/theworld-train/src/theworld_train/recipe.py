@@ -151,6 +151,8 @@ class DataSettings(Settings):
     """Share of the pictures that evaluation gets and training never sees; chosen by a picture's name or bytes."""
     cache: str | None = None
     """Folder of world features, as ``theworld cache build`` fills it."""
+    vision_cache: str | None = None
+    """Folder of the vision tower's features, as ``theworld cache build --recipe`` fills it; it may be the same one."""
     max_tokens: int = Field(default=4096, ge=1)
     """Longest conversation, world and image tokens included."""
     on_long: Literal["error", "skip"] = "error"

@@ -82,11 +82,19 @@ def _stages(recipe: "Recipe") -> Iterator[str]:
         names.add(stage.name)
         if stage.data.cache is not None and not recipe.model.has_world:
             yield f"stages.{index}.data.cache holds world features, and world_fusion is none. Leave one of them out."
-        if stage.data.cache is not None and "world_encoder" in stage.parts:
-            yield (
-                f"stages.{index}.data.cache holds features of the world encoder, which this stage changes. "
-                "Leave out the cache, or the part world_encoder."
-            )
+        for field, part, name in (
+            ("cache", "world_encoder", "world encoder"),
+            ("vision_cache", "vision_tower", "vision tower"),
+        ):
+            if getattr(stage.data, field) is None:
+                continue
+            changing = next((place for place in range(index + 1) if part in recipe.stages[place].parts), None)
+            if changing is not None:
+                which = "this stage" if changing == index else f"stage {recipe.stages[changing].name} before it"
+                yield (
+                    f"stages.{index}.data.{field} holds features of the {name}, which {which} changes. "
+                    f"Leave out the cache, or the part {part}."
+                )
 
 
 def _parts(recipe: "Recipe") -> Iterator[str]:

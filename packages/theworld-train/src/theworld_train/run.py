@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -22,8 +22,9 @@ from theworld_train.callbacks import Every, Figures, StopOnRequest
 from theworld_train.checkpoints import newest
 from theworld_train.curve import draw_losses
 from theworld_train.data.batches import Batches, load
+from theworld_train.data.example import Example
 from theworld_train.data.heldout import held_out
-from theworld_train.data.sources import check_folders
+from theworld_train.data.sources import check_caches, check_folders
 from theworld_train.evaluate.held_out import HeldOut
 from theworld_train.folders import kept_alone
 from theworld_train.jobs import Bars, Report
@@ -34,10 +35,12 @@ from theworld_train.pair import make_pair
 from theworld_train.processes import on_any, on_main
 from theworld_train.reach import reach_all
 from theworld_train.recipe import EvalSettings, Recipe, StageSettings
+from theworld_train.resting import lay_aside
 from theworld_train.run_folder import PARTS, RECIPE, SAMPLES, Resume, prepare
 from theworld_train.signals import stop_requests
 from theworld_train.trainable import PartRow, apply_parts, parameter_groups, table, trainable_names
 from theworld_train.trainer import Trainer, read_progress
+from theworld_train.vision import vision_key
 
 SKIPPED, LOSS = "skipped-{}.jsonl", "loss.png"
 
@@ -108,6 +111,8 @@ class _Built:
     """Names of parameters that this stage trains or an earlier one did."""
     bases: Mapping[str, str]
     """Fingerprints of what was not trained."""
+    keys: Mapping[str, str | None]
+    """Of the towers whose features the stage's caches hold."""
 
 
 @dataclass(kw_only=True)
@@ -152,7 +157,11 @@ class _Run:
         if self.process.is_main_process:
             self.say(f"stage {stage.name}\n{table(rows)}")
             (self.out / PARTS).write_text(json.dumps([asdict(row) for row in rows], indent=2), encoding="utf-8")
-        bases = fingerprints(model, trained)
+        bases, keys = fingerprints(model, trained), _keys(stage, model, processor)
+        on_main(self.process, lambda: check_caches(index, stage.data, **keys))
+        for name, key in (("world_encoder", keys["encoder_key"]), ("vision_tower", keys["vision_key"])):
+            if key is not None and not any(one.startswith(f"model.{name}.") for one in trained):
+                lay_aside(model.model, name, torch.device(self.process.device or "cpu"))
         reach_all(model)
         if self.recipe.model.liger:
             teach_liger()
@@ -161,7 +170,7 @@ class _Run:
             places = ", ".join(f"{size / 1e6:,.1f} MB on {kind}" for kind, size in sharding.resting(model).items())
             if self.process.is_main_process:
                 self.say(f"each process keeps about {places}")
-        return _Built(model=model, processor=processor, rows=rows, trained=trained, bases=bases)
+        return _Built(model=model, processor=processor, rows=rows, trained=trained, bases=bases, keys=keys)
 
     def _train(self, built: _Built, index: int, first: int, last: tuple[int, Path] | None) -> None:
         """Train a stage from its beginning, after step ``first``, or from the newest checkpoint if that lies inside."""
@@ -175,7 +184,7 @@ class _Run:
             rank=rank,
             ranks=self.process.num_processes,
             world=self.world,
-            encoder_key=encoder_key(built.model.model.world_encoder) if stage.data.cache else None,
+            **built.keys,
             start=read_progress(checkpoint, rank)["position"] if checkpoint else None,
         )
         trainer = Trainer(
@@ -192,15 +201,15 @@ class _Run:
             trainer.add_callback(Figures(trainer, self._log, skipped.log, self.report, self.steps))
             regular = [(recipe.save.every, self._draw)]
             if recipe.eval is not None:
-                regular.append((recipe.eval.every, self._evaluation(trainer, built.processor, stage, recipe.eval)))
+                examples = held_out(stage.data, built.processor, recipe.eval.examples, world=self.world, **built.keys)
+                regular.append((recipe.eval.every, self._evaluation(trainer, built.processor, examples, recipe.eval)))
             trainer.add_callback(Every(*regular))
             trainer.add_callback(StopOnRequest(self.process, self.requested))
             trainer.train() if checkpoint is None else trainer.resume(checkpoint)
 
     def _evaluation(
-        self, trainer: Trainer, processor: TheWorldProcessor, stage: StageSettings, settings: EvalSettings
+        self, trainer: Trainer, processor: TheWorldProcessor, examples: Sequence[Example], settings: EvalSettings
     ) -> Callable[[], None]:
-        examples = held_out(stage.data, processor, settings.examples, world=self.world)
         held = HeldOut(examples, processor, world=self.world, batch_size=self.recipe.batch.size or 1)
 
         def evaluate() -> None:
@@ -232,6 +241,16 @@ class _Run:
         if main:
             for name in (RECIPE, PARTS):
                 shutil.copyfile(self.out / name, folder / name)
+
+
+def _keys(
+    stage: StageSettings, model: TheWorldForConditionalGeneration, processor: TheWorldProcessor
+) -> dict[str, str | None]:
+    """Of the towers whose features the stage's caches hold."""
+    return {
+        "encoder_key": encoder_key(model.model.world_encoder) if stage.data.cache else None,
+        "vision_key": vision_key(model, processor) if stage.data.vision_cache else None,
+    }
 
 
 def _arguments(recipe: Recipe, stage: StageSettings, index: int, out: Path) -> TrainingArguments:

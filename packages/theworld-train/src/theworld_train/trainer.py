@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import transformers
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainingArguments
@@ -87,6 +88,10 @@ class Trainer(transformers.Trainer):
     ) -> tuple[list[Any], Tensor | int | None]:
         """What the next step consumes: until here batches are only prepared, and a resumed run prepares them again."""
         return super().get_batch_samples(map(self.consumed.take, epoch_iterator), num_batches, device)
+
+    def _prepare_input(self, data: Any) -> Any:
+        """A batch to the device, without waiting for it: what lies in pinned memory is copied while work goes on."""
+        return send_to_device(data, self.args.device, non_blocking=True)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:

@@ -28,8 +28,9 @@ class Batches(IterableDataset[dict[str, Any]]):
     knows where every worker was; each batch says where its own is, and ``merge`` keeps the newest of each.
 
     A batch is a dict: ``inputs`` (as ``Collator`` gives them), ``keys`` of its examples, ``skipped`` (``key`` and
-    ``reason`` of what was left out since the worker's last batch), ``cache_misses`` (items that are not in
-    ``data.cache``; with any, the whole batch has pixels), ``position``. From another process than the one that
+    ``reason`` of what was left out since the worker's last batch), ``cache_misses`` (features that are not in
+    ``data.cache`` and ``data.vision_cache``; where one is missing, the whole batch has pixels for its encoder),
+    ``position``. From another process than the one that
     iterates, a ``UsageError`` comes as ``{"error": ...}``; ``load`` raises it.
     """
 
@@ -44,6 +45,7 @@ class Batches(IterableDataset[dict[str, Any]]):
         ranks: int = 1,
         world: Literal["on", "off"] = "on",
         encoder_key: str | None = None,
+        vision_key: str | None = None,
         start: Position | None = None,
     ) -> None:
         """Open the sources.
@@ -51,6 +53,7 @@ class Batches(IterableDataset[dict[str, Any]]):
         Args:
             rank, ranks: which process of a distributed run this is.
             encoder_key: of the encoder whose features ``data.cache`` holds; see ``theworld_encoders.features``.
+            vision_key: of the vision tower whose features ``data.vision_cache`` holds; see ``theworld_train.vision``.
             start: of the last batch that the run to go on with has used, on this rank, merged with all before it.
 
         Raises:
@@ -63,7 +66,8 @@ class Batches(IterableDataset[dict[str, Any]]):
         self._sources = [open_source(source, num_frames=processor.world_num_frames) for source in data.sources]
         if batch.packing == "shared_prefix":
             self._sources = [grouped_by_picture(source) for source in self._sources]
-        self._make = BatchMaker(data, processor, batch=batch, world=world, encoder_key=encoder_key)
+        keys = {"encoder_key": encoder_key, "vision_key": vision_key}
+        self._make = BatchMaker(data, processor, batch=batch, world=world, **keys)
         self._order = self._digest(world)
         self.start = start or {"order": self._order, "batches": 0, "lanes": {}}
         if self.start["order"] != self._order:

@@ -11,7 +11,7 @@ from theworld_fusion import TheWorldProcessor
 from theworld_tokens import IGNORE_INDEX
 from theworld_train.data.conversation import check_chat, without_media
 from theworld_train.data.example import Example, cached_features
-from theworld_train.data.lazy import load_chat
+from theworld_train.data.lazy import shown_chat
 
 Span = tuple[int, int]
 """First character and the one after the last."""
@@ -33,7 +33,7 @@ class Collator:
         """
         for example in examples:
             check_chat(example.messages)
-        chats = [self.processor.load_media(load_chat(example.messages)) for example in examples]
+        chats = [self.processor.load_media(shown_chat(example, self.world)) for example in examples]
         apply: Any = self.processor.apply_chat_template  # annotated upstream as giving text only
         inputs = apply(
             chats,
@@ -42,6 +42,7 @@ class Collator:
             processor_kwargs={
                 "world": self.world,
                 "world_features": cached_features(examples) if self.world == "on" else None,
+                "image_features": cached_features(examples, "image_features"),
                 "padding": True,
                 "padding_side": "right",
                 "return_offsets_mapping": True,

@@ -3,10 +3,13 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from torch import Tensor
+
+FEATURES = ("world_features", "image_features")
+"""Fields that hold them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,14 +21,20 @@ class Example:
             ``{"type": "text", "text": ...}``, ``{"type": "image", "image": ...}`` or
             ``{"type": "video", "video": ...}``.
         world_features: the frozen encoder's output for each item, ``[t', r, s, c]``, where it was computed before.
+        image_features: the frozen vision tower's pooled output for each item, ``[n, p, c]``, likewise.
         key: who it is: a digest of what tells it from others in its data set, the same on every machine.
         group: what it shares with others that must not be on both sides of a split: a digest of its picture.
     """
 
     messages: list[dict[str, Any]]
     world_features: tuple[Tensor, ...] | None = None
+    image_features: tuple[Tensor, ...] | None = None
     key: str = ""
     group: str = ""
+
+    def needs_media(self, world: Literal["on", "off"]) -> bool:
+        """Whether its pictures and clips have to be read, features of them being incomplete."""
+        return self.image_features is None or (world == "on" and self.world_features is None)
 
     def is_held_out(self, share: float) -> bool:
         """Whether it is in the ``share`` (0 to 1) of all groups that evaluation gets, whatever else there is."""
@@ -43,15 +52,25 @@ def sha(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def cached_features(examples: Sequence[Example]) -> list[Tensor] | None:
-    """World features of a batch's items, in order; ``None`` where they were not computed before.
+def cached_features(
+    examples: Sequence[Example], kind: Literal["world_features", "image_features"] = "world_features"
+) -> list[Tensor] | None:
+    """Features of a batch's items, in order; ``None`` where they were not computed before.
 
     Raises:
         ValueError: some examples have them and some do not.
     """
-    cached = [example.world_features for example in examples]
+    cached = [getattr(example, kind) for example in examples]
     if all(features is None for features in cached):
         return None
     if any(features is None for features in cached):
-        raise ValueError("some examples of a batch have world_features and some do not. Encode all or none.")
+        raise ValueError(f"some examples of a batch have {kind} and some do not. Encode all or none.")
     return [item for features in cached for item in features or ()]
+
+
+def alike(examples: Sequence[Example]) -> list[Example]:
+    """The same examples, with features of a kind only where all have them: others are made of pixels."""
+    for kind in FEATURES:
+        if any(getattr(example, kind) is None for example in examples):
+            examples = [replace(example, **{kind: None}) for example in examples]
+    return list(examples)

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from theworld_encoders import Encoder, FeatureCache, preprocess
-from theworld_encoders.source import Source, load_source
+from theworld_encoders.source import load_source
 from theworld_fusion import TheWorldProcessor
 from theworld_train.data.example import Example
-from theworld_train.media import Medium, media_of_chat
+from theworld_train.data.lazy import sources_of
 
 
 def with_world_features(
@@ -42,7 +42,7 @@ def with_world_features(
     like = next(encoder.parameters(), torch.zeros(()))  # some controls have no parameters
 
     def encode(chunk: Sequence[Example]) -> list[Example]:
-        rows = [_sources(example, processor) for example in chunk]
+        rows = [sources_of(example.messages, processor.world_num_frames) for example in chunk]
         sources = [source for row in rows for source in row]
         if cache is not None:
             features = iter(cache.features(sources))
@@ -59,8 +59,3 @@ def with_world_features(
     with nullcontext() if cache is None else cache, ThreadPoolExecutor(threads) as pool:
         for done in pool.map(encode, chunks):
             yield from done
-
-
-def _sources(example: Example, processor: TheWorldProcessor) -> list[Source]:
-    media = media_of_chat(example.messages)
-    return [Medium("", kind, value).source(processor.world_num_frames) for kind, value in media]

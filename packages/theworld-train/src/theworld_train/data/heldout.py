@@ -7,7 +7,7 @@ import datasets
 
 from theworld_fusion import TheWorldProcessor
 from theworld_train.data.cursor import numbered, order_of_pass
-from theworld_train.data.example import Example
+from theworld_train.data.example import Example, alike
 from theworld_train.data.maker import BatchMaker
 from theworld_train.data.rows import stream_rows
 from theworld_train.data.source import UNUSABLE, Draw, OpenSource
@@ -17,17 +17,32 @@ from theworld_train.recipe import DataSettings
 
 
 def held_out(
-    data: DataSettings, processor: TheWorldProcessor, number: int, *, world: Literal["on", "off"] = "on"
+    data: DataSettings,
+    processor: TheWorldProcessor,
+    number: int,
+    *,
+    world: Literal["on", "off"] = "on",
+    encoder_key: str | None = None,
+    vision_key: str | None = None,
 ) -> list[Example]:
     """The first ``number`` examples that are held out, or all there are, from the sources in turn by their weights.
 
     Rows by number are looked through in an order that is always the same, streams from their beginning. Pictures are
-    read once, to see that they can be, and again by whoever collates the examples.
+    read once, to see that they can be, and again by whoever collates the examples; but where caches have features of
+    all examples, the examples hold these.
+
+    Args:
+        encoder_key, vision_key: as of ``Batches``; without a key, its cache is left alone.
 
     Raises:
         UsageError: nothing is held out, or an example cannot be used and is not to be skipped.
     """
-    make = BatchMaker(data.model_copy(update={"cache": None}), processor, world=world)
+    left_alone = {
+        "cache": data.cache if encoder_key else None,
+        "vision_cache": data.vision_cache if vision_key else None,
+    }
+    data = data.model_copy(update=left_alone)
+    make = BatchMaker(data, processor, world=world, encoder_key=encoder_key, vision_key=vision_key)
     sources = [open_source(source, num_frames=processor.world_num_frames) for source in data.sources]
     rows = {place: _usable(source, data.holdout, make) for place, source in enumerate(sources)}
     taken = dict.fromkeys(rows, 0)
@@ -42,7 +57,7 @@ def held_out(
             taken[place] += 1
     if not examples:
         raise UsageError(f"data.holdout is {data.holdout}, and no row is held out. Raise it, or leave eval out.")
-    return examples
+    return alike(examples)
 
 
 def _usable(source: OpenSource, share: float, make: BatchMaker) -> Iterator[Example]:
@@ -52,7 +67,7 @@ def _usable(source: OpenSource, share: float, make: BatchMaker) -> Iterator[Exam
         except UNUSABLE:  # nobody can say that it is held out, so training meets it
             continue
         if share and example.is_held_out(share) and make([draw]).keys:
-            yield example
+            yield make.example(draw)
 
 
 def _rows(source: OpenSource) -> Iterator[Draw]:

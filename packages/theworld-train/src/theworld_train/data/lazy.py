@@ -4,23 +4,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 
 from theworld_encoders import MediaError, decode_image, load_image
 from theworld_encoders.images import URLS
-from theworld_fusion.processing_theworld import load_picture
+from theworld_encoders.source import Source
+from theworld_fusion.picture import load_picture
+from theworld_fusion.processing_theworld import STAND_IN
+from theworld_train.data.example import Example
+from theworld_train.media import Medium, media_of_chat
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LazyPicture:
-    """A picture, and how to read it; ``read`` raises ``MediaError`` where it cannot be.
+    """A picture, and how to read it. Two are equal that are read in the same way of the same.
 
-    Two are equal that are read in the same way of the same.
+    Attributes:
+        read: raises ``MediaError`` where it cannot be.
+        content: the bytes of its file, where there is one: features are known by them, without decoding; as ``read``.
     """
 
     read: Callable[[], Image.Image]
+    content: Callable[[], bytes] | None = None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, LazyPicture) and _made_of(self.read) == _made_of(other.read)
@@ -44,7 +51,7 @@ def packed_picture(picture: Any, name: str) -> Any:
     if content is not None:
         if not isinstance(content, bytes):
             raise ValueError(f"the bytes of a picture are {content!r:.60}. JSON has none: give a path or a data: URL.")
-        return LazyPicture(partial(decode_image, content, name))
+        return LazyPicture(partial(decode_image, content, name), content=partial(bytes, content))
     return picture.get("path")
 
 
@@ -61,17 +68,55 @@ def fetch_picture(url: str) -> Image.Image:
     return decode_image(download(url), url)
 
 
-def load_chat(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def load_chat(messages: Sequence[dict[str, Any]], *, packed: bool = True) -> list[dict[str, Any]]:
     """The same chat with its pictures read; files stay paths, which the processor and the feature cache read.
+
+    Args:
+        packed: read pictures too whose file's bytes can be had.
 
     Raises:
         MediaError: one cannot be read.
     """
     return [
-        {**message, "content": [_load_block(block) for block in message["content"]]}
+        {**message, "content": [_load_block(block, packed) for block in message["content"]]}
         if isinstance(message["content"], list)
         else message
         for message in messages
+    ]
+
+
+def shown_chat(example: Example, world: Literal["on", "off"]) -> list[dict[str, Any]]:
+    """Its chat for the processor: with what can be read without a file read, or where there are features of all
+    pictures and clips, with a stand-in for each.
+
+    Raises:
+        MediaError: one cannot be read.
+    """
+    if example.needs_media(world):
+        return load_chat(example.messages)
+    return [
+        {**message, "content": [_stand_in(block) for block in message["content"]]}
+        if isinstance(message["content"], list)
+        else message
+        for message in example.messages
+    ]
+
+
+def sources_of(messages: Sequence[dict[str, Any]], num_frames: int) -> list[Source]:
+    """What features of a chat's pictures and clips are made of and known by, in order; files are not decoded.
+
+    Args:
+        num_frames: that are taken of a video file.
+
+    Raises:
+        MediaError: one cannot be read.
+    """
+    media = media_of_chat(load_chat(messages, packed=False))
+    return [
+        value.content()
+        if isinstance(value, LazyPicture) and value.content
+        else Medium("", kind, value).source(num_frames)
+        for kind, value in media
     ]
 
 
@@ -87,7 +132,11 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def _load_block(block: dict[str, Any]) -> dict[str, Any]:
+def _stand_in(block: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "image", "image": STAND_IN} if block["type"] in ("image", "video") else block
+
+
+def _load_block(block: dict[str, Any], packed: bool) -> dict[str, Any]:
     kind = block["type"]
     if kind not in ("image", "video"):
         return block
@@ -98,6 +147,8 @@ def _load_block(block: dict[str, Any]) -> dict[str, Any]:
         raise MediaError("A clip is given by its URL or its bytes. Give the path of a file, or a list of frames.")
     if kind == "video" and not isinstance(value, str | Path):
         return {"type": kind, kind: [_load_frame(frame) for frame in value]}
+    if not packed and isinstance(value, LazyPicture) and value.content is not None:
+        return block
     return {"type": kind, kind: _load(value)}
 
 

@@ -52,17 +52,26 @@ def to_example(pictures: Path, row: dict[str, Any]) -> Example:
     if not name:
         raise ValueError("the row names no image.")
     if pictures.suffix == ".zip":
-        picture: Any = LazyPicture(partial(read_member, pictures, name))
+        picture: Any = LazyPicture(partial(read_picture, pictures, name), content=partial(read_member, pictures, name))
     else:
         picture = str(inside(pictures, name))
     return Example(messages=to_messages(turns, picture), key=digest(name, turns), group=digest(name))
 
 
-def read_member(archive: Path, name: str) -> Image.Image:
-    """A picture of a zip archive; its members stand at the top or in ``images/``.
+def read_picture(archive: Path, name: str) -> Image.Image:
+    """A picture of a zip archive.
 
     Raises:
         MediaError: there is none of that name, or it cannot be decoded.
+    """
+    return decode_image(read_member(archive, name), f"{archive}:{name}")
+
+
+def read_member(archive: Path, name: str) -> bytes:
+    """The bytes of a picture in a zip archive; its members stand at the top or in ``images/``.
+
+    Raises:
+        MediaError: there is none of that name, or it is damaged.
     """
     opened = _opened(archive, os.getpid())
     for member in (name, f"images/{name}"):
@@ -70,7 +79,7 @@ def read_member(archive: Path, name: str) -> Image.Image:
             if opened.getinfo(member).file_size > _MOST_BYTES:
                 raise MediaError(f"{member!r} of {str(archive)!r} has more than {_MOST_BYTES} bytes. Take it out.")
             try:
-                return decode_image(opened.read(member), f"{archive}:{member}")
+                return opened.read(member)
             except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
                 raise MediaError(f"{member!r} of {str(archive)!r} is damaged ({error}). Fetch it again.") from error
     raise MediaError(f"{str(archive)!r} has no member {name!r}. Fetch the archive that belongs to the conversations.")

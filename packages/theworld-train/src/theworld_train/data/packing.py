@@ -186,4 +186,9 @@ def _items(ids: torch.Tensor, processor: TheWorldProcessor) -> dict[str, int]:
     start = processor.tokenizer.convert_tokens_to_ids(WorldToken.START_OF_WORLD.text)
     # Gated fusion has no tokens for the world: an item is where its picture is.
     world = images if processor.world_fusion == "gated" else int((ids == start).sum())
-    return {"pixel_values": images, "pixel_values_world": world, "world_features": world}
+    return {
+        "pixel_values": images,
+        "image_features": images,
+        "pixel_values_world": world,
+        "world_features": world,
+    }

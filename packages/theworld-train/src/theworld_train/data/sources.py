@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from theworld_encoders import FeatureCache
 from theworld_train.data.chat import open_chat
 from theworld_train.data.datacomp import open_datacomp
 from theworld_train.data.llava_cc3m import open_llava_cc3m
@@ -14,6 +15,7 @@ from theworld_train.recipe import (
     AnySource,
     ChatSource,
     DataCompSource,
+    DataSettings,
     LlavaCc3mSource,
     MicroWorldSource,
     Recipe,
@@ -32,13 +34,35 @@ def check_folders(recipe: Recipe) -> None:
     """
     for number, stage in enumerate(recipe.stages):
         data = f"stages.{number}.data"
-        folders = [(f"{data}.cache", stage.data.cache, "Fill it with `theworld cache build`, or leave it out.")]
+        fill = "Fill it with `theworld cache build{}`, or leave it out."
+        folders = [
+            (f"{data}.cache", stage.data.cache, fill.format("")),
+            (f"{data}.vision_cache", stage.data.vision_cache, fill.format(" --recipe")),
+        ]
         for place, source in enumerate(stage.data.sources):
             if isinstance(source, VsrSource | SpatialRgptSource):
                 folders.append((f"{data}.sources.{place}.images", source.images, "Put the pictures there, or name it."))
         for field, folder, remedy in folders:
             if folder is not None and not Path(folder).is_dir():
                 raise UsageError(f"{field} is {folder}, which is no folder here. {remedy}")
+
+
+def check_caches(stage: int, data: DataSettings, *, encoder_key: str | None, vision_key: str | None) -> None:
+    """See that a stage's caches were made with its model.
+
+    Raises:
+        UsageError: one has no features of the tower with this key, so that every batch would be made of pixels.
+    """
+    for field, folder, key in (("cache", data.cache, encoder_key), ("vision_cache", data.vision_cache, vision_key)):
+        if folder is None or key is None:
+            continue
+        cache = FeatureCache(folder, key)
+        if not len(cache):
+            others = f"those of {', '.join(sorted(cache.others))}" if cache.others else "none at all"
+            raise UsageError(
+                f"stages.{stage}.data.{field} is {folder}, which has no features of {key}, but {others}: they depend "
+                "on weights, number type and settings. Fill it with `theworld cache build --recipe`, or leave it out."
+            )
 
 
 def open_source(source: AnySource, *, num_frames: int) -> OpenSource:

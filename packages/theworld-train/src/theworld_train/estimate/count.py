@@ -19,7 +19,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from theworld_fusion import TheWorldForConditionalGeneration
 from theworld_fusion.loss import sum_of_losses
@@ -42,7 +41,7 @@ class Geometry:
     """Of them, those that carry loss."""
     cached_world: bool = False
     cached_vision: bool = False
-    """Whether features are given, so that the encoder does not run."""
+    """Whether features are given, so that the encoder does not run, and rests in the machine's memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +56,7 @@ class StepCount:
     flops: dict[str, int]
     """Floating point operations, forwards and backwards, by part, the head of the language model apart."""
     weights: dict[PartName, int]
-    """Bytes by part."""
+    """Bytes by part; none of those that rest."""
     trained: int
     """Trained parameters; each has a float32 weight, a gradient and two moments of AdamW."""
     activations: int
@@ -124,7 +123,7 @@ def count_step(recipe: Recipe, stage: int = 0, geometry: Geometry | None = None)
         examples=ids.shape[0],
         tokens=ids.shape[1],
         flops=_by_part(counter, model),
-        weights=_weights(model),
+        weights=_weights(model, geometry),
         trained=trained,
         activations=live.peak - before - gradients,
         **_units(model, dtype),
@@ -156,8 +155,7 @@ def _inputs(
     ids = torch.zeros(examples, world + image + geometry.text_tokens, dtype=torch.long)
     inputs: dict[str, Any] = {"attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
     if geometry.cached_vision:
-        features = torch.empty(examples, image, config.text_config.hidden_size, dtype=dtype)
-        inputs["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=features)}
+        inputs["image_features"] = torch.empty(examples, image, config.vision_config.hidden_size, dtype=dtype)
     else:
         side = config.vision_config.image_size
         inputs["pixel_values"] = torch.empty(examples, 3, side, side, dtype=dtype)
@@ -239,10 +237,12 @@ def _by_part(counter: FlopCounterMode, model: TheWorldForConditionalGeneration) 
     return dict(found)
 
 
-def _weights(model: nn.Module) -> dict[PartName, int]:
+def _weights(model: nn.Module, geometry: Geometry) -> dict[PartName, int]:
     sizes: dict[PartName, int] = dict.fromkeys(PARTS, 0)
+    at_rest = {"world_encoder": geometry.cached_world, "vision_tower": geometry.cached_vision}
     for name, parameter in model.named_parameters():
-        sizes[part_of(name)] += parameter.nbytes
+        part = part_of(name)
+        sizes[part] += 0 if at_rest.get(part) else parameter.nbytes
     return sizes
 
 

@@ -10,7 +10,7 @@ from torch.distributed.fsdp import FSDPModule
 from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor
 from theworld_train.data import Example
 from theworld_train.data.example import cached_features
-from theworld_train.data.lazy import load_chat
+from theworld_train.data.lazy import load_chat, shown_chat
 from theworld_train.evaluate.asker import Asker
 from theworld_train.evaluate.prompts import choice_tokens, make_prompt
 
@@ -77,10 +77,10 @@ def _check_world(input_ids: torch.Tensor, processor: TheWorldProcessor, world: s
         raise ValueError("the world is on, but a prompt has no world tokens. Give every example a picture or clip.")
 
 
-def _prompts(processor: TheWorldProcessor, examples: Sequence[Example], world: str) -> dict[str, Any]:
+def _prompts(processor: TheWorldProcessor, examples: Sequence[Example], world: Literal["on", "off"]) -> dict[str, Any]:
     apply: Any = processor.apply_chat_template  # annotated upstream as giving text only
     return apply(
-        [load_chat(example.messages[:-1]) for example in examples],
+        [shown_chat(example, world)[:-1] for example in examples],
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,
@@ -88,6 +88,7 @@ def _prompts(processor: TheWorldProcessor, examples: Sequence[Example], world: s
         processor_kwargs={
             "world": world,
             "world_features": cached_features(examples) if world == "on" else None,
+            "image_features": cached_features(examples, "image_features"),
             "padding": True,
         },
     )

@@ -13,17 +13,15 @@ import datasets
 from transformers.utils.logging import disable_progress_bar
 
 from theworld_encoders import FeatureCache
-from theworld_encoders.source import Source
 from theworld_train.data.cursor import numbered
 from theworld_train.data.example import Example, digest
-from theworld_train.data.lazy import load_chat
+from theworld_train.data.lazy import sources_of
 from theworld_train.data.sources import open_source
 from theworld_train.errors import UsageError
 from theworld_train.evaluate.ablate.arms import Arm
 from theworld_train.evaluate.arms import OTHER_ITEM, groups_of
 from theworld_train.evaluate.controls import partners
 from theworld_train.jobs import Report
-from theworld_train.media import Medium, media_of_chat
 from theworld_train.pair import make_pair
 from theworld_train.recipe import Recipe
 from theworld_train.recipe_checks import TINY
@@ -81,7 +79,7 @@ def fill_cache(report: Report, arm: Arm, out: Path) -> None:
                 _fill_with_partners(report, rows, cache, own, processor.world_num_frames)
         else:
             for number, example in enumerate(rows):
-                cache.features(_sources(example, processor.world_num_frames))
+                cache.features(sources_of(example.messages, processor.world_num_frames))
                 report(number + 1, len(rows), f"features, {arm.name}")
     done.write_text(json.dumps({"items": len(cache), "encoder": cache.encoder_key}), encoding="utf-8")
 
@@ -91,7 +89,7 @@ def _fill_with_partners(
 ) -> None:
     groups, kinds, keys = list[str](), list[Any](), list[list[tuple[str, str]]]()
     for number, example in enumerate(rows):
-        sources = _sources(example, num_frames)
+        sources = sources_of(example.messages, num_frames)
         kinds.append(tuple(tuple(one.shape) for one in own.features(sources)))
         keys.append([(cache.key(source), own.key(source)) for source in sources])
         groups.append(example.group)
@@ -121,8 +119,3 @@ def _rows(recipe: Recipe, num_frames: int) -> Iterator[Example]:
             if example.key not in seen:
                 seen.add(example.key)
                 yield example
-
-
-def _sources(example: Example, num_frames: int) -> list[Source]:
-    media = media_of_chat(load_chat(example.messages))
-    return [Medium("", kind, value).source(num_frames) for kind, value in media]
