@@ -24,7 +24,7 @@ STEPS = {
     "world tokens": ("m k d", "resampled to the slots and projected to the language model's width"),
     "picture": ("m 3 H W", "`pixel_values`, the clip's last frame, for Gemma's own tower"),
     "patches": ("m p v", "of the SigLIP tower"),
-    "image tokens": ("m i d", "pooled and projected by Gemma's image projector"),
+    "image tokens": ("m i d", "pooled and projected as Gemma 3 does"),
     "embeddings": ("b l d", "of the row of ids; world and image tokens stand where their placeholders were"),
     "hidden states": ("b l d", "after the language model's last layer"),
     "logits": ("b l v", "after the head; in training, of the labelled places alone"),
@@ -58,7 +58,7 @@ def record(run: Callable[[], None]) -> dict[str, tuple[int, ...]]:
             seen = {"world tokens": output}
         elif name == "SiglipVisionEmbeddings":
             seen = {"picture": inputs[0], "patches": output}
-        elif name == "Gemma3MultiModalProjector":
+        elif name == "ImageProjector":
             seen = {"image tokens": output}
         elif name == "Gemma3DecoderLayer":
             seen = {"embeddings": inputs[0]}
