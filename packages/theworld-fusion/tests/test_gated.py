@@ -202,7 +202,7 @@ def test_pool_area_takes_the_mean_of_what_a_cell_covers() -> None:
 def test_a_gate_is_one_number_for_each_token() -> None:
     gate = WorldGate(8, 1e-6)
     with torch.no_grad():
-        torch.nn.init.normal_(gate.weight)
+        torch.nn.init.normal_(gate.weight, generator=torch.Generator().manual_seed(1))
     image, world = torch.randn(2, 3, 4, 8, generator=torch.Generator().manual_seed(0))
     added = (gate(image, world) - image) / world
     torch.testing.assert_close(added, added[..., :1].expand_as(added), rtol=1e-3, atol=1e-5)
