@@ -15,7 +15,7 @@ from benchmarks.models import build, geometry, picture, prompt
 from benchmarks.row import Row, counted
 from benchmarks.timing import medians, ratio
 from theworld_tokens import GEMMA3, IGNORE_INDEX
-from theworld_train.data.collator import Span, tokens_in
+from theworld_train.data.collator import Span, labels_of
 
 LENGTH, TURN, REPEATS = 2000, 100, 101
 """Tokens of the conversation and of each turn; every second turn is an answer."""
@@ -28,7 +28,7 @@ def counted_rows() -> Iterator[Row]:
 
 def timed_rows(full: bool) -> Iterator[Row]:
     ids, spans, offsets = conversation()
-    arms = {"ours": lambda: by_span(ids, spans, offsets), "predecessor": lambda: by_token(ids)}
+    arms = {"ours": lambda: labels_of(ids, spans, offsets), "predecessor": lambda: by_token(ids)}
     if not torch.equal(arms["ours"](), arms["predecessor"]()):
         raise RuntimeError("the two masks differ: the arms do not compute the same.")
     times = {name: [seconds(work) for _ in range(REPEATS)] for name, work in arms.items()}
@@ -46,14 +46,6 @@ def conversation() -> tuple[Tensor, list[Span], np.ndarray]:
     offsets = np.stack([starts, starts + 4], axis=1)
     answers = range(TURN, LENGTH, 2 * TURN)
     return ids, [(4 * (first + 2), 4 * (first + TURN)) for first in answers], offsets
-
-
-def by_span(ids: Tensor, spans: list[Span], offsets: np.ndarray) -> Tensor:
-    """As our collator does."""
-    labels = torch.full_like(ids, IGNORE_INDEX)
-    for first, last in tokens_in(spans, offsets):
-        labels[first:last] = ids[first:last]
-    return labels
 
 
 def by_token(ids: Tensor) -> Tensor:

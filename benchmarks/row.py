@@ -59,8 +59,9 @@ def table(records: Iterable[dict[str, Any]]) -> str:
     head = ["name", "value", "95 %", "target", "met", "floor", "predecessor", "unit", "arms"]
     lines = [f"| {' | '.join(head)} |", "|---|---:|---|---|---|---:|---:|---|---|"]
     for one in records:
-        exact = one["low"] == one["high"]
-        interval = "exact" if exact else f"{one['low']:.4g} to {one['high']:.4g}"
+        interval = f"{one['low']:.4g} to {one['high']:.4g}"
+        if one["low"] == one["high"]:
+            interval = "exact" if TARGETS[one["name"]].kind == "counted" else "one run"
         met = {True: "yes", False: "**no**", None: "undecided"}[one["met"]]
         arms = ", ".join(f"{name} {value:.4g}" for name, value in one["arms"].items())
         cells = [f"`{one['name']}`", f"{one['value']:.4g}", interval, one["target"], met]

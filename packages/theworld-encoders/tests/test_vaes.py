@@ -108,7 +108,7 @@ def test_features_decode_to_what_the_autoencoder_decodes(pair: Pair) -> None:
     with torch.no_grad():
         ours = pair.vae.decode(features * std + mean).sample
         own = pair.vae.decode(pair.vae.encode(pixels.transpose(1, 2)).latent_dist.mode()).sample
-    torch.testing.assert_close(ours, own, rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours, own, rtol=1e-5, atol=1e-5)  # pixels up to 5
 
 
 def test_contract(pair: Pair) -> None:

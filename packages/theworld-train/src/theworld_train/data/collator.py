@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from theworld_fusion import TheWorldProcessor
@@ -90,12 +91,8 @@ class Collator:
         }
 
     def _labels(self, ids: Tensor, chat: list[dict[str, Any]], replacements: Any, offsets: np.ndarray) -> Tensor:
-        """The ids of the answers' tokens, at their places; ``offsets`` are of the tokens without padding."""
-        labels = torch.full_like(ids, IGNORE_INDEX)
         spans = [_expand(span, replacements) for span in answer_spans(self.processor, chat)]
-        for first, last in tokens_in(spans, offsets):
-            labels[first:last] = ids[first:last]
-        return labels
+        return labels_of(ids, spans, offsets)
 
 
 class CachingCollator:
@@ -135,6 +132,15 @@ def join(batches: Sequence[dict[str, Any]], pad_token_id: int) -> dict[str, Any]
         items = [item for part in parts for item in part]
         joined[key] = torch.stack(items) if len({item.shape for item in items}) == 1 else items
     return joined
+
+
+def labels_of(ids: Int[Tensor, " l"], spans: Sequence[Span], offsets: np.ndarray) -> Int[Tensor, " l"]:
+    """The ids of the answers' tokens at their places, elsewhere ``IGNORE_INDEX``; see ``tokens_in``."""
+    values = ids.numpy()
+    labels = np.full_like(values, IGNORE_INDEX)
+    for first, last in tokens_in(spans, offsets):
+        labels[first:last] = values[first:last]
+    return torch.from_numpy(labels)
 
 
 def answer_spans(processor: TheWorldProcessor, messages: Sequence[dict[str, Any]]) -> list[Span]:
