@@ -16,14 +16,18 @@ from theworld_fusion import load_model
 def status(name):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":"))
+def load():
+    model = load_model(sys.argv[1], dtype=torch.bfloat16)
+    for one in model.state_dict().values():  # a mapped file takes memory when it is looked at
+        one.max() if one.numel() else None
+    return {one.untyped_storage().data_ptr(): one.nbytes for one in model.state_dict().values()}
 torch.set_num_threads(1)
-import transformers.models.siglip.modeling_siglip, transformers.models.gemma3.modeling_gemma3, theworld_encoders.wan_vae
+load()  # what is imported on the way is not the weights'
 gc.collect()
 Path("/proc/self/clear_refs").write_text("5")
 before = status("VmRSS")
-model = load_model(sys.argv[1], dtype=torch.bfloat16)
-max(one.max() for one in model.state_dict().values() if one.numel())  # a mapped file takes memory when it is looked at
-print(status("VmHWM") - before, sum(one.nbytes for one in model.state_dict().values()))
+weights = load()
+print(status("VmHWM") - before, sum(weights.values()))
 """
 
 
