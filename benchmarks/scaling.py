@@ -38,6 +38,8 @@ def table(count: StepCount, strategies: tuple[str, ...]) -> Iterator[str]:
             found = plan(count, cluster)
             gigabytes, (low, high) = found.total_memory / 1e9, found.seconds
             fits = f"{gigabytes:.1f}" if gigabytes <= room else f"*{gigabytes:.1f}*"
+            if found.host_memory:
+                fits += f" and {sum(found.host_memory.values()) / 1e9:.1f}"
             cells.append(
                 f" {fits} | {low:.2f} to {high:.2f} | {found.examples / high:,.0f} to {found.examples / low:,.0f} |"
             )
@@ -49,12 +51,14 @@ def main() -> None:
     print("Made by `python benchmarks/scaling.py`. Nothing here was measured on an accelerator.\n")
     print(
         f"{DEVICE.upper()} with {ACCELERATORS[DEVICE].memory:g} GB, {UTILISATION:.0%} of its peak, {BANDWIDTH:g} GB/s "
-        "sent by each; 8 examples on every device, activations computed again. Seconds: if all sending is hidden "
-        "behind arithmetic, and if none is. What does not fit is in italics."
+        f"sent by each, {ACCELERATORS[DEVICE].to_host:g} GB/s each way to the host; 8 examples on every device, "
+        "activations computed again. Seconds: if all sending and copying is hidden behind arithmetic, and if none is. "
+        "What does not fit is in italics. With fsdp2_offload, GB of a process on its device and in the machine's "
+        "memory; updates on the CPU are not counted."
     )
     kinds = (
         ("projector alone", "align-projector", 0, ("ddp", "fsdp2")),
-        ("projector and language model", "full-finetune", 2, ("ddp", "fsdp2")),
+        ("projector and language model", "full-finetune", 2, ("ddp", "fsdp2", "fsdp2_offload")),
     )
     for title, recipe, stage, strategies in kinds:
         for size in SIZES:

@@ -195,6 +195,14 @@ def test_two_replicas_train_as_one_process_that_accumulates_twice_as_much(
     }
 
 
+def test_two_replicas_train_on_packed_rows_as_on_separate_ones(recipe: Path, ddp: Path, tmp_path: Path) -> None:
+    """One has pictures and the other words alone, in rows of other lengths."""
+    packed = ("--set", "batch={size: 2, packing: samples, row_tokens: 300}")  # in the place of two of one
+    code, said = finish(launched(recipe, tmp_path / "run", "ddp", *packed))
+    assert code == 0, said
+    assert_alike(ddp, tmp_path / "run")
+
+
 @pytest.fixture(scope="module")
 def fsdp2(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, dealt out over two processes. Not to be changed."""

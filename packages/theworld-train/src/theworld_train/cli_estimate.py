@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -18,7 +18,12 @@ def estimate(
     ] = None,
     gpus: Annotated[int, typer.Option(help="Processes, one for each device.", min=1)] = 1,
     device: Annotated[str, typer.Option(help="a100, h100, h200 or b200.")] = "h100",
-    strategy: Annotated[str, typer.Option(help="ddp (every process has all) or fsdp2 (weights dealt out).")] = "ddp",
+    strategy: Annotated[
+        str,
+        typer.Option(
+            help="ddp (every process has all), fsdp2 (weights dealt out) or fsdp2_offload (and resting on the host)."
+        ),
+    ] = "ddp",
     utilisation: Annotated[
         float, typer.Option(help="Share of the device's peak that a step reaches.", min=0.01, max=1)
     ] = 0.3,
@@ -48,9 +53,10 @@ def estimate(
     from transformers.utils.logging import disable_progress_bar
 
     from theworld_train.estimate import ACCELERATORS, Cluster, Geometry, count_step, plan
+    from theworld_train.launch.command import Strategy
     from theworld_train.recipe_file import load_recipe
 
-    for name, value, known in (("device", device, list(ACCELERATORS)), ("strategy", strategy, ["ddp", "fsdp2"])):
+    for name, value, known in (("device", device, list(ACCELERATORS)), ("strategy", strategy, get_args(Strategy))):
         if value not in known:
             raise UsageError(f"--{name} is {value!r}. Use one of: {', '.join(known)}.")
     if labelled > text_tokens:
@@ -75,19 +81,31 @@ def estimate(
         print(json.dumps(facts | {"total_memory": found.total_memory, "total_flops": count.total_flops}, indent=2))
         return
     steps, room = loaded.stages[stage].steps, ACCELERATORS[device].memory
-    print(
-        f"{loaded.name}, stage {loaded.stages[stage].name}: {count.examples} examples of {count.tokens} tokens a batch"
-    )
+    batch = f"{count.examples} examples of {count.tokens} tokens a batch"
+    if loaded.batch.packing != "none":
+        batch = f"{count.examples} examples in {count.batch_rows} rows of {count.tokens} tokens a batch"
+    if loaded.batch.packing == "shared_prefix":
+        batch += ", no two about one picture"
+    print(f"{loaded.name}, stage {loaded.stages[stage].name}: {batch}")
     print(f"\nmemory of a process, GB        {found.total_memory / 1e9:10.2f}  of {room:g}")
     for name, size in found.memory.items():
         print(f"  {name:<28} {size / 1e9:10.2f}")
+    if found.host_memory:
+        print(f"\nthe machine's memory, GB       {sum(found.host_memory.values()) / 1e9:10.2f}  for each process")
+        for name, size in found.host_memory.items():
+            print(f"  {name:<28} {size / 1e9:10.2f}")
     print(f"\noperations of a batch, TFLOP   {count.total_flops / 1e12:10.2f}")
     for name, flops in count.flops.items():
         print(f"  {name:<28} {flops / 1e12:10.2f}  {flops / count.total_flops:6.1%}")
     low, high = found.seconds
-    print(f"\nseconds of a step              {low:10.2f}  if sending is hidden, {high:.2f} if it is not")
+    copying = " and copying" if found.host_memory else ""
+    print(f"\nseconds of a step              {low:10.2f}  if sending{copying} is hidden, {high:.2f} if it is not")
     print(f"  arithmetic                   {found.compute:10.2f}  at {utilisation:.0%} of {device}'s peak")
     print(f"  sending                      {found.communication:10.2f}  at {bandwidth:g} GB/s")
+    if found.host_memory:
+        link = f"at {ACCELERATORS[device].to_host:g} GB/s"
+        print(f"  copying to the device        {found.to_device:10.2f}  {link}")
+        print(f"  copying to the host          {found.to_host:10.2f}  {link}; the update on the CPU is not counted")
     print(
         f"\n{found.examples} examples a step on {gpus} devices: {found.examples / low:,.1f} examples a second; ", end=""
     )
@@ -95,5 +113,5 @@ def estimate(
     if found.total_memory > room * 1e9:
         raise UsageError(
             f"a process needs {found.total_memory / 1e9:.1f} GB and a {device} has {room:g}. Lower batch.size, set "
-            "model.gradient_checkpointing=true, or use --strategy fsdp2 on more devices."
+            "model.gradient_checkpointing=true, or use --strategy fsdp2 on more devices, or fsdp2_offload."
         )

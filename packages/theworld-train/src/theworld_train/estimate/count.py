@@ -6,6 +6,8 @@ The model, the loss, the trained parts and the optimiser are the real ones, so t
 copy. Memory is the sum of all storages that live at a time; operations are torch's own count.
 """
 
+import math
+import sys
 import weakref
 from collections import Counter
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from theworld_fusion import TheWorldForConditionalGeneration
 from theworld_fusion.loss import sum_of_losses
 from theworld_fusion.slots import num_slots
+from theworld_train.data.packing import row_limit
 from theworld_train.estimate.sizes import config_of
 from theworld_train.parts import PARTS, part_of
 from theworld_train.recipe import PartName, Recipe
@@ -51,8 +54,10 @@ class StepCount:
     rows: list[PartRow]
     examples: int
     """Of the batch."""
+    batch_rows: int
+    """That they stand in; as many as examples, but for ``batch.packing``."""
     tokens: int
-    """Of one example, world and image tokens included."""
+    """Of one row, world and image tokens included."""
     flops: dict[str, int]
     """Floating point operations, forwards and backwards, by part, the head of the language model apart."""
     weights: dict[PartName, int]
@@ -67,6 +72,8 @@ class StepCount:
     """Bytes that a process gathers of them for one pass: layers in the dtype that is computed in, the rest as it is."""
     largest_unit: int
     """Bytes of the largest layer, gathered."""
+    largest_dealt: int
+    """Bytes of the same, as it is dealt out."""
     root: int
     """Bytes of what is gathered once and stays for the step: embeddings, and what is trained outside of the layers."""
 
@@ -83,6 +90,8 @@ class StepCount:
 def count_step(recipe: Recipe, stage: int = 0, geometry: Geometry | None = None) -> StepCount:
     """Count one batch of ``recipe.batch.size`` examples (of ``tokens``, as many as fit), forwards and backwards.
 
+    With ``batch.packing`` rows hold as many as they have room for; no two share a picture.
+
     Raises:
         CheckpointError, EncoderError, UsageError: the recipe's model or its trained parts cannot be had.
     """
@@ -98,12 +107,15 @@ def count_step(recipe: Recipe, stage: int = 0, geometry: Geometry | None = None)
     if config.world_fusion != "none":
         model.model.world_encoder.eval()  # as it was trained
     with FakeTensorMode(allow_non_fake_inputs=True), _without_values(model):
-        ids, inputs = _inputs(model, geometry, _examples(recipe, model, geometry), dtype)
+        batch_rows, in_row = _rows(recipe, stage, model, geometry)
+        ids, inputs = _inputs(model, geometry, batch_rows, in_row, dtype)
+        if recipe.batch.packing != "none":  # masks are as large whoever sees whom
+            inputs |= {name: torch.zeros_like(ids) for name in ("position_ids", "visible_until")}
 
         def step() -> None:
             with torch.autocast("cpu", torch.bfloat16) if dtype == torch.bfloat16 else nullcontext():
                 hidden = model.model(input_ids=ids, **inputs, use_cache=False).last_hidden_state
-                labelled = hidden[:, -geometry.labelled :].flatten(0, 1)
+                labelled = hidden[:, -geometry.labelled * in_row :].flatten(0, 1)
                 loss = sum_of_losses(labelled, ids.new_zeros(len(labelled)), model.lm_head)
             loss.backward()
 
@@ -120,7 +132,8 @@ def count_step(recipe: Recipe, stage: int = 0, geometry: Geometry | None = None)
     trained = sum(one.numel() for one in model.parameters() if one.requires_grad)
     return StepCount(
         rows=rows,
-        examples=ids.shape[0],
+        examples=batch_rows * in_row,
+        batch_rows=batch_rows,
         tokens=ids.shape[1],
         flops=_by_part(counter, model),
         weights=_weights(model, geometry),
@@ -139,20 +152,24 @@ def num_tokens(model: TheWorldForConditionalGeneration, geometry: Geometry) -> t
     return num_slots(config.world_tokens_per_item, frames), config.mm_tokens_per_image
 
 
-def _examples(recipe: Recipe, model: TheWorldForConditionalGeneration, geometry: Geometry) -> int:
-    if recipe.batch.size is not None:
-        return recipe.batch.size
-    length = sum(num_tokens(model, geometry)) + geometry.text_tokens + 4
-    return max(1, (recipe.batch.tokens or length) // length)
+def _rows(recipe: Recipe, stage: int, model: TheWorldForConditionalGeneration, geometry: Geometry) -> tuple[int, int]:
+    """Rows of a batch, and examples in each."""
+    batch, length = recipe.batch, sum(num_tokens(model, geometry)) + geometry.text_tokens
+    in_row = 1
+    if batch.packing != "none":
+        in_row = max(1, min(row_limit(batch, recipe.stages[stage].data) // length, batch.size or sys.maxsize))
+    if batch.size is not None:
+        return math.ceil(batch.size / in_row), in_row
+    return max(1, (batch.tokens or length) // (length * in_row)), in_row
 
 
 def _inputs(
-    model: TheWorldForConditionalGeneration, geometry: Geometry, examples: int, dtype: torch.dtype
+    model: TheWorldForConditionalGeneration, geometry: Geometry, batch_rows: int, in_row: int, dtype: torch.dtype
 ) -> tuple[Tensor, dict[str, Any]]:
     """Ids with world, image and text tokens, and what the model needs beside them."""
-    config, encoder = model.config, model.model.world_encoder
+    config, encoder, examples = model.config, model.model.world_encoder, batch_rows * in_row
     world, image = num_tokens(model, geometry)
-    ids = torch.zeros(examples, world + image + geometry.text_tokens, dtype=torch.long)
+    ids = torch.zeros(batch_rows, in_row * (world + image + geometry.text_tokens), dtype=torch.long)
     inputs: dict[str, Any] = {"attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
     if geometry.cached_vision:
         inputs["image_features"] = torch.empty(examples, image, config.vision_config.hidden_size, dtype=dtype)
@@ -261,6 +278,7 @@ def _units(model: TheWorldForConditionalGeneration, dtype: torch.dtype) -> dict[
         "dealt": dealt,
         "gathered": root + sum(sizes),
         "largest_unit": max(sizes),
+        "largest_dealt": max(sum(one.nbytes for one in unit.parameters()) for unit in layers),
         "root": root,
         "root_gradients": root_gradients,
         "unit_gradients": max(trained) * (dtype.itemsize + 4),
