@@ -130,7 +130,11 @@ def test_no_logits_are_made_but_those_of_the_choices(pair: Pair, tmp_path: Path)
         return hook
 
     handles = [part.register_forward_hook(count(place)) for place, part in enumerate(encoders)]
-    handles.append(model.lm_head.register_forward_hook(lambda head, inputs, logits: seen.append(logits.shape[1])))
+    handles.append(
+        model.lm_head.register_forward_hook(
+            lambda head, inputs, logits: seen.append(logits.numel() // logits.shape[-1])
+        )
+    )
     language = model.model.language_model
     handles.append(
         language.register_forward_pre_hook(
@@ -143,7 +147,7 @@ def test_no_logits_are_made_but_those_of_the_choices(pair: Pair, tmp_path: Path)
         for handle in handles:
             handle.remove()
     longest = max(len(tokens) for tokens in choice_tokens(pair[1], TEN.items()[0].messages, CHOICES))
-    assert seen[2:] == [1, longest - 1] * 2
+    assert seen[2:] == [5, 15 * (longest - 1)] * 2
     assert [rows for rows, _ in run[2:]] == [5, 15] * 2  # each prompt once, then its three choices
     assert [tokens for _, tokens in run[3::2]] == [longest - 1] * 2
     assert counts[1] == 11 + 1  # each clip once for all its choices, and one more to see that the world matters
