@@ -9,8 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from benchmarks.models import IDS, LENGTH, QUESTION, Size, build, features, geometry, picture, plain, prompt
-from benchmarks.ops import check_live
-from benchmarks.predecessor import Predecessor
+from benchmarks.predecessor import Predecessor, check_live
 from benchmarks.row import Row
 from benchmarks.timing import interleaved, medians, ratio
 from theworld_fusion import PrefixCache, TheWorldForConditionalGeneration

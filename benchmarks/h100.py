@@ -15,8 +15,7 @@ import torch
 from benchmarks.flops import count_training
 from benchmarks.gen import answer
 from benchmarks.models import Size, build, features, geometry, picture, plain, prompt
-from benchmarks.ops import check_live
-from benchmarks.predecessor import Predecessor, diffusers_vae
+from benchmarks.predecessor import Predecessor, check_live, diffusers_vae
 from benchmarks.row import Row, counted
 from benchmarks.timing import interleaved, medians, ratio
 from benchmarks.train import all_arms
@@ -51,24 +50,24 @@ def answers(model: TheWorldForConditionalGeneration, size: Size, about: dict[str
     yield Row(name="h100.prefill_b1", **in_unit(times["ours"], 1e-3), arms=medians(times, 1e-3), **about)
     times = clocked({"ours": lambda: answer(model, given), "plain": lambda: answer(stock, text)})
     yield Row(name="h100.gen_overhead", **ratio(times["ours"], times["plain"]), arms=medians(times), **about)
-    static = {"cache_implementation": "static"}
-    lengths = {
-        f"{tokens} tokens": lambda n=tokens: answer(model, given, n, **static) for tokens in (TOKENS, 4 * TOKENS)
-    }
-    times = clocked(lengths)
-    few, many = times.values()
-    steps = [(more - less) / (3 * TOKENS) for less, more in zip(few, many, strict=True)]
+    times, steps = decoding(model, given)
     yield Row(name="h100.decode_b1", **in_unit(steps, 1e-3), arms=medians(times), **about)
-    inputs = {key: value.repeat(32, *[1] * (value.ndim - 1)) for key, value in given.items()}
-    lengths = {
-        f"{tokens} tokens": lambda n=tokens: answer(model, inputs, n, **static) for tokens in (TOKENS, 4 * TOKENS)
-    }
-    times = clocked(lengths)
-    few, many = times.values()
-    rates = [32 * 3 * TOKENS / (more - less) for less, more in zip(few, many, strict=True)]
-    yield Row(
-        name="h100.decode_b32", **in_unit(rates, 1.0), arms=medians(times), **{**about, "geometry": geometry(size, 32)}
+    many = {key: value.repeat(32, *[1] * (value.ndim - 1)) for key, value in given.items()}
+    times, steps = decoding(model, many)
+    rates, about = [32 / seconds for seconds in steps], {**about, "geometry": geometry(size, 32)}
+    yield Row(name="h100.decode_b32", **in_unit(rates, 1.0), arms=medians(times), **about)
+
+
+def decoding(
+    model: TheWorldForConditionalGeneration, inputs: dict[str, Any]
+) -> tuple[dict[str, list[float]], list[float]]:
+    """Seconds of a short and of a long answer on a static cache, and of a token by what they differ."""
+    lengths = {"short": TOKENS, "long": 4 * TOKENS}
+    times = clocked(
+        {name: partial(answer, model, inputs, n, cache_implementation="static") for name, n in lengths.items()}
     )
+    between = lengths["long"] - lengths["short"]
+    return times, [(more - less) / between for less, more in zip(times["short"], times["long"], strict=True)]
 
 
 @torch.no_grad()

@@ -166,13 +166,11 @@ def picture(model: TheWorldForConditionalGeneration, batch: int = 1, seed: int =
 
 @torch.no_grad()
 def features(
-    model: TheWorldForConditionalGeneration, given: dict[str, Tensor], *, world: bool = True, vision: bool = False
+    model: TheWorldForConditionalGeneration, given: dict[str, Tensor], *, vision: bool = False
 ) -> dict[str, Any]:
-    """The same picture with what the frozen towers make of it computed ahead, as a cache gives it."""
+    """The same picture with what the frozen world encoder makes of it computed ahead, and the image tower if asked."""
     inputs: dict[str, Any] = dict(given)
-    if world:
-        pixels = inputs.pop("pixel_values_world")
-        inputs["world_features"] = model.model.world_encoder(pixels)
+    inputs["world_features"] = model.model.world_encoder(inputs.pop("pixel_values_world"))
     if vision:
         tokens = model.model.get_image_features(inputs.pop("pixel_values"), return_dict=True).pooler_output
         inputs["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=tokens)}

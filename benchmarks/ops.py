@@ -10,7 +10,7 @@ from transformers.cache_utils import DynamicCache
 
 from benchmarks.counters import Counter, count
 from benchmarks.models import IDS, build, geometry, labels, picture, plain, prompt
-from benchmarks.predecessor import Predecessor
+from benchmarks.predecessor import Predecessor, check_live
 from benchmarks.row import Row, counted
 from theworld_fusion import TheWorldForConditionalGeneration
 
@@ -47,32 +47,6 @@ def counted_rows() -> Iterator[Row]:
     yield counted("ops.syncs_generate", syncs["ours"] - syncs["plain"], arms=syncs, **about)
     products = weight_bmm(model, before, given)
     yield counted("ops.weight_bmm", products["ours"], arms=products, **about)
-
-
-def check_live(model: TheWorldForConditionalGeneration, before: Predecessor, given: dict[str, Tensor]) -> float:
-    """Another picture for the world branch alone changes the logits, and both arms compute the same.
-
-    Returns:
-        The largest difference of the two arms' logits.
-
-    Raises:
-        RuntimeError: one of the two does not hold.
-    """
-    was = model.training
-    model.eval()
-    other = {**given, "pixel_values_world": picture(model, len(given["input_ids"]), seed=1)["pixel_values_world"]}
-    with torch.no_grad():
-        ours, changed = (model(**inputs, logits_to_keep=8).logits.float() for inputs in (given, other))
-        theirs = before.logits(given)[:, -8:].float()
-    model.train(was)
-    scale, difference = ours.abs().max().item(), (ours - theirs).abs().max().item()
-    if torch.equal(ours, changed):
-        raise RuntimeError("the world input changes nothing: the world path is not live.")
-    if difference > 0.05 * scale:
-        raise RuntimeError(
-            f"the arms differ by {difference:g} in logits up to {scale:g}: they do not compute the same."
-        )
-    return difference
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from transformers.models.gemma3.modeling_gemma3 import (
     get_block_sequence_ids_for_mask,
 )
 
-from benchmarks.models import IDS, WORLD
+from benchmarks.models import IDS, WORLD, picture
 from theworld_encoders.vae import VaeEncoder
 from theworld_fusion import TheWorldForConditionalGeneration
 
@@ -115,6 +115,28 @@ def diffusers_vae(ours: VaeEncoder) -> nn.Module:
     for buffer, value in zip(theirs.encoder.buffers(), ours.encoder.buffers(), strict=True):
         buffer.copy_(value)
     return theirs.eval().requires_grad_(False)
+
+
+def check_live(model: TheWorldForConditionalGeneration, before: Predecessor, given: dict[str, Tensor]) -> None:
+    """Another picture for the world branch alone changes the logits, and both arms compute the same.
+
+    Raises:
+        RuntimeError: one of the two does not hold.
+    """
+    was = model.training
+    model.eval()
+    other = {**given, "pixel_values_world": picture(model, len(given["input_ids"]), seed=1)["pixel_values_world"]}
+    with torch.no_grad():
+        ours, changed = (model(**inputs, logits_to_keep=8).logits.float() for inputs in (given, other))
+        theirs = before.logits(given)[:, -8:].float()
+    model.train(was)
+    scale, difference = ours.abs().max().item(), (ours - theirs).abs().max().item()
+    if torch.equal(ours, changed):
+        raise RuntimeError("the world input changes nothing: the world path is not live.")
+    if difference > 0.05 * scale:
+        raise RuntimeError(
+            f"the arms differ by {difference:g} in logits up to {scale:g}: they do not compute the same."
+        )
 
 
 def _without_world(tokens: Tensor) -> Tensor:

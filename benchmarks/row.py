@@ -1,6 +1,5 @@
 """One measured value with all that it takes to read it, and tables of them."""
 
-import json
 import platform
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -68,10 +67,6 @@ def table(records: Iterable[dict[str, Any]]) -> str:
         cells += ["" if one[key] is None else f"{one[key]:.4g}" for key in ("floor", "predecessor")]
         lines.append(f"| {' | '.join([*cells, one['unit'], arms])} |")
     return "\n".join(lines)
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def _rounded(value: Any) -> Any:

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from benchmarks.gen import FLOAT32
 from benchmarks.models import Size, build, features, geometry, labels, picture, prompt
-from benchmarks.ops import check_live
-from benchmarks.predecessor import Predecessor
+from benchmarks.predecessor import Predecessor, check_live
 from benchmarks.row import Row
 from benchmarks.timing import interleaved, medians, peak_megabytes, ratio
 from theworld_fusion import TheWorldForConditionalGeneration

@@ -1,7 +1,7 @@
 """Conversations as LLaVA writes them: turns ``from`` ``human`` and ``gpt``, with ``<image>`` where the picture goes."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from theworld_tokens import Gemma3Token, WorldToken
@@ -41,8 +41,15 @@ def check_chat(messages: Sequence[dict[str, Any]]) -> None:
 
 def without_media(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The chat with an image block, and no more, for each picture and clip, as the processor's templates have it."""
+    return with_blocks(messages, _bare)
+
+
+def with_blocks(
+    messages: Sequence[dict[str, Any]], change: Callable[[dict[str, Any]], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The chat with each block of it changed; a turn that is only a text has none."""
     return [
-        {**message, "content": [_bare(block) for block in message["content"]]}
+        {**message, "content": [change(block) for block in message["content"]]}
         if isinstance(message["content"], list)
         else message
         for message in messages

@@ -13,6 +13,7 @@ from theworld_encoders.images import URLS
 from theworld_encoders.source import Source
 from theworld_fusion.picture import load_picture
 from theworld_fusion.processing_theworld import STAND_IN
+from theworld_train.data.conversation import with_blocks
 from theworld_train.data.example import Example
 from theworld_train.media import Medium, media_of_chat
 
@@ -77,12 +78,7 @@ def load_chat(messages: Sequence[dict[str, Any]], *, packed: bool = True) -> lis
     Raises:
         MediaError: one cannot be read.
     """
-    return [
-        {**message, "content": [_load_block(block, packed) for block in message["content"]]}
-        if isinstance(message["content"], list)
-        else message
-        for message in messages
-    ]
+    return with_blocks(messages, lambda block: _load_block(block, packed))
 
 
 def shown_chat(example: Example, world: Literal["on", "off"]) -> list[dict[str, Any]]:
@@ -94,12 +90,7 @@ def shown_chat(example: Example, world: Literal["on", "off"]) -> list[dict[str, 
     """
     if example.needs_media(world):
         return load_chat(example.messages)
-    return [
-        {**message, "content": [_stand_in(block) for block in message["content"]]}
-        if isinstance(message["content"], list)
-        else message
-        for message in example.messages
-    ]
+    return with_blocks(example.messages, _stand_in)
 
 
 def sources_of(messages: Sequence[dict[str, Any]], num_frames: int) -> list[Source]:

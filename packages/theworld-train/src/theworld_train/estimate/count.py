@@ -10,8 +10,7 @@ import math
 import sys
 import weakref
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,7 +105,8 @@ def count_step(recipe: Recipe, stage: int = 0, geometry: Geometry | None = None)
     model.train()
     if config.world_fusion != "none":
         model.model.world_encoder.eval()  # as it was trained
-    with FakeTensorMode(allow_non_fake_inputs=True), _without_values(model):
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        _give_device(model)
         batch_rows, in_row = _rows(recipe, stage, model, geometry)
         ids, inputs = _inputs(model, geometry, batch_rows, in_row, dtype)
         if recipe.batch.packing != "none":  # masks are as large whoever sees whom
@@ -186,9 +186,8 @@ def _inputs(
     return ids, inputs
 
 
-@contextmanager
-def _without_values(model: TheWorldForConditionalGeneration) -> Iterator[None]:
-    """Weights that have a device and no values."""
+def _give_device(model: TheWorldForConditionalGeneration) -> None:
+    """Put weights that have a device, and still no values, in the place of those of the meta device."""
     stand_ins: dict[int, Tensor] = {}
     for module in model.modules():
         for store in (module._parameters, module._buffers):
@@ -200,7 +199,6 @@ def _without_values(model: TheWorldForConditionalGeneration) -> Iterator[None]:
                     is_weight = isinstance(tensor, nn.Parameter)
                     stand_ins[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_weight else empty
                 store[name] = stand_ins[id(tensor)]
-    yield
 
 
 _FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
