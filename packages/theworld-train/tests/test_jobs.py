@@ -24,6 +24,16 @@ def squares(report, numbers, *, fail=False):
         raise ValueError("this one fails")
     return [number * number for number in numbers], os.getpid(), torch.get_num_threads()
 
+class PickyError(Exception):
+    def __init__(self, one, *, other):
+        super().__init__(f"{one} and {other}")
+
+def fail_with_arguments(report):
+    raise PickyError("this", other="that")
+
+def unsendable(report):
+    return lambda: None
+
 def wait(report, folder, *, politely=False):
     import pathlib, signal, time
     asked = []
@@ -77,6 +87,27 @@ def test_progress_and_errors_come_back(squares: Callable) -> None:
         jobs.submit("first", squares, [1, 2, 3]).result()
     [task] = jobs._bars.tasks
     assert (task.description, task.completed, task.total, task.fields["note"]) == ("first", 3, 3, "squaring")
+
+
+def test_what_cannot_travel_is_told_in_words(squares: Callable) -> None:
+    work = importlib.import_module("work_for_jobs")
+    with Jobs(1) as jobs:
+        with pytest.raises(RuntimeError, match="PickyError: this and that"):
+            jobs.submit("failing", work.fail_with_arguments).result()
+        with pytest.raises(Exception, match="pickle"):
+            jobs.submit("sending", work.unsendable).result()
+        with pytest.raises(Exception, match="pickle"):
+            jobs.submit("taking", lambda report: None).result()
+        assert jobs.submit("after them", squares, [3]).result()[0] == [9]
+
+
+def test_a_process_that_died_breaks_its_own_work_alone(squares: Callable, tmp_path: Path) -> None:
+    work = importlib.import_module("work_for_jobs")
+    (tmp_path / "begun").touch()
+    with Jobs(1) as jobs:
+        with pytest.raises(BrokenProcessPool, match="exit code -9"):
+            jobs.submit("short", work.end, str(tmp_path), "die").result()
+        assert jobs.submit("after it", squares, [3]).result()[0] == [9]
 
 
 @pytest.mark.parametrize("politely", [False, True])

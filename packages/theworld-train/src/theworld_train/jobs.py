@@ -2,10 +2,17 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
+import threading
+import traceback
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnContext
+from multiprocessing.reduction import ForkingPickler
 from threading import Lock, Thread
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
@@ -46,72 +53,136 @@ class Jobs:
     """Processes that take pieces of work, each with one thread: for toys, more threads cost more than they give.
 
     Work is a function at the top of a module; its first argument is a ``Report``. Where an error leaves the ``with``,
-    work that goes on elsewhere gets SIGTERM, and training saves and ends.
+    work that goes on elsewhere gets SIGTERM, and training saves and ends. A process that dies breaks its own piece of
+    work, with a ``BrokenProcessPool``.
+
+    Not a ``ProcessPoolExecutor``: that one looks for dead processes among those it knew when it began to wait, and may
+    wait for ever for one that it started a moment later.
     """
 
     def __init__(self, processes: int) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would inherit locks that threads of torch hold
-        self._stop, self._open = context.Pipe(duplex=False)
-        self._messages = context.SimpleQueue()
         self._bars = Bars()
-        self._reports: list[Report] = []
-        self._pool = ProcessPoolExecutor(processes, context, initializer=_start, initargs=(self._messages, self._stop))
-        self._listener = Thread(target=self._listen, daemon=True)
+        self._threads = ThreadPoolExecutor(processes)  # each gives work to a process of its own, and hears how it goes
+        self._of_thread = threading.local()
+        self._workers: list[_Worker] = []
+        self._changing = Lock()
+        self._ended = False
 
     def __enter__(self) -> Self:
         self._bars.start()
-        self._listener.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None) -> None:
         if kind is not None:
-            self._open.close()
-        self._pool.shutdown(cancel_futures=kind is not None)
-        self._messages.put(None)
-        self._listener.join()
+            with self._changing:
+                self._ended = True
+                for worker in self._workers:
+                    worker.terminate()
+        self._threads.shutdown(cancel_futures=kind is not None)
+        for worker in self._workers:
+            worker.close()
         self._bars.stop()
-        self._open.close()
-        self._stop.close()
 
     def submit(
         self, label: str, work: Callable[Concatenate[Report, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> Future[T]:
         """Have ``work(report, *args, **kwargs)`` done; what it raises comes out of the future."""
-        self._reports.append(self._bars.add(label))
-        return self._pool.submit(_run, len(self._reports) - 1, work, *args, **kwargs)
+        return self._threads.submit(self._do, self._bars.add(label), work, args, kwargs)
 
-    def _listen(self) -> None:
-        while (message := self._messages.get()) is not None:
-            number, *progress = message
-            self._reports[number](*progress)
+    def _do(self, report: Report, work: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+        with self._changing:
+            if self._ended:
+                raise CancelledError
+            worker: _Worker | None = getattr(self._of_thread, "worker", None)
+            if worker is None or worker.broken:
+                worker = self._of_thread.worker = _Worker()
+                self._workers.append(worker)
+        return worker.do(report, work, args, kwargs)
+
+
+class _Worker:
+    """One process, as the thread sees it that gives it work."""
+
+    def __init__(self) -> None:
+        context: SpawnContext = multiprocessing.get_context("spawn")  # a fork would inherit locks that torch holds
+        self._connection, other = context.Pipe()
+        self._process = context.Process(target=_serve, args=(other,))
+        self._process.start()
+        other.close()  # so that the process holds the only one, and its end is heard
+        self.broken = False
+
+    def do(self, report: Report, work: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+        try:
+            self._connection.send((work, args, kwargs))
+            while (message := self._hear())[0] == "progress":
+                report(*message[1:])
+        except (EOFError, OSError) as error:
+            self.broken = True
+            self._process.join()
+            raise BrokenProcessPool(f"A process ended in its work, with exit code {self._process.exitcode}.") from error
+        if message[0] == "failed":
+            raise message[1]
+        return message[1]
+
+    def _hear(self) -> tuple[Any, ...]:
+        if self._connection not in wait([self._connection, self._process.sentinel]):
+            raise EOFError  # the process is gone; one that it started may hold its end of the connection open
+        return self._connection.recv()
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def close(self) -> None:
+        """A process that has no work ends."""
+        self._connection.close()
+        self._process.join()
 
 
 _working = Lock()
 """Of a process that does work: held while it does."""
-_messages: Any = None
-"""Of a process that does work: where its reports go."""
 
 
-def _start(messages: Any, stop: Connection) -> None:
-    global _messages
-    _messages = messages
+def _serve(connection: Connection) -> None:
     torch.set_num_threads(1)
-    Thread(target=_end_with_parent, args=(stop,), daemon=True).start()
+    Thread(target=_end_with_parent, daemon=True).start()
+    sending = Lock()
+
+    def report(done: int, total: int | None, note: str = "") -> None:
+        with sending, suppress(OSError):  # without a parent, work still has to save what it has
+            connection.send(("progress", done, total, note))
+
+    while True:
+        try:
+            given = connection.recv_bytes()
+        except (EOFError, OSError, KeyboardInterrupt):
+            return
+        with _working:
+            message = _outcome(report, given)
+        with sending, suppress(OSError):
+            connection.send_bytes(message)
 
 
-def _end_with_parent(stop: Connection) -> None:
-    """A process whose parent was killed would otherwise wait for work for ever; one whose parent gave up would work."""
+def _end_with_parent() -> None:
+    """A process whose parent was killed would otherwise work on, and wait for work for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
-        if parent.sentinel not in wait([parent.sentinel, stop]):
-            os.kill(os.getpid(), signal.SIGTERM)
-            _working.acquire()  # where work handles the signal, it ends when it has saved, and the process with it
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+        _working.acquire()  # where work handles the signal, it ends when it has saved, and the process with it
         os._exit(1)
 
 
-def _run(number: int, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    def report(done: int, total: int | None, note: str = "") -> None:
-        _messages.put((number, done, total, note))
-
-    with _working:
-        return work(report, *args, **kwargs)
+def _outcome(report: Report, given: bytes) -> Any:
+    """What came of a piece of work, as bytes that the parent can surely read."""
+    try:
+        work, args, kwargs = pickle.loads(given)
+        return ForkingPickler.dumps(("done", work(report, *args, **kwargs)))
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the parent has to hear it
+        raised = "".join(traceback.format_exception(error))
+        try:
+            error.add_note(f"In the process that did the work:\n{raised}")
+            failed = ForkingPickler.dumps(("failed", error))
+            pickle.loads(failed)  # errors with arguments of their own often do not survive this
+        except Exception:  # noqa: BLE001
+            failed = ForkingPickler.dumps(("failed", RuntimeError(raised)))
+        return failed
