@@ -90,7 +90,7 @@ def test_groups(packages: list[str]) -> list[str]:
     return sorted({need for package in packages for need in nox.project.dependency_groups(metadata(package), "test")})
 
 
-def run_pytest(session: nox.Session, packages: list[str], where: str) -> None:
+def run_pytest(session: nox.Session, packages: list[str], where: str, *options: str) -> None:
     """Run tests, with shapes checked in every module that annotates them, of the checkout in the working directory."""
     shaped = [
         ".".join(path.relative_to(folder(package) / "src").with_suffix("").parts)
@@ -99,7 +99,9 @@ def run_pytest(session: nox.Session, packages: list[str], where: str) -> None:
         if "from jaxtyping import" in path.read_text()
     ]
     hook = [f"--jaxtyping-packages={','.join(shaped)},shapecheck.check"] if shaped else []
-    session.run("pytest", "-c", "pyproject.toml", *hook, where, *session.posargs, env=ENVIRONMENT)
+    workers = ["-n", "auto", "--maxprocesses=8", "--dist=worksteal"]  # a test uses one core
+    command = ["pytest", "-c", "pyproject.toml", *hook, *workers, "--durations=10", *options, where]
+    session.run(*command, *session.posargs, env=ENVIRONMENT)
 
 
 @nox.session
@@ -345,7 +347,7 @@ def gpu_integration(session: nox.Session, placement: str) -> None:
     """A placement on every accelerator here, else on the CPU and two processes; THEWORLD_REQUIRE_GPUS=n insists."""
     install(session, list(PACKAGES), *test_groups(list(PACKAGES)))
     session.env["THEWORLD_PLACEMENT"] = placement
-    run_pytest(session, list(PACKAGES), "tests/gpu")
+    run_pytest(session, list(PACKAGES), "tests/gpu", "-n0")  # the ranks of a test have the devices to themselves
 
 
 @nox.session(default=False)
