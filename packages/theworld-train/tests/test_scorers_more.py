@@ -10,6 +10,11 @@ CLOSER = {"A": "A is closer", "B": "B is closer"}
 YES_NO = {"A": "yes", "B": "no"}
 
 LETTERS = [
+    ("Yes (B)", {"A": "yes", "B": "no"}, None),
+    ("No (B)", {"A": "yes", "B": "no"}, "B"),
+    ("That's right, it's A", {"A": "left", "B": "right"}, "A"),
+    ("You're right to ask. A", {"A": "left", "B": "right"}, "A"),
+    ("That's right.", {"A": "left", "B": "right"}, "B"),
     ("(A)", FOUR, "A"),
     ("A.", FOUR, "A"),
     ("Answer: B", FOUR, "B"),
@@ -36,7 +41,10 @@ LETTERS = [
     ("Option B: the dog", FOUR, "B"),
     ("It's the dog", FOUR, "B"),
     ("dog", FOUR, None),
-    ("The dog, not the cat.", FOUR, None),
+    ("The dog, not the cat.", FOUR, "B"),
+    ("The dog rather than the cat", FOUR, "B"),
+    ("The dog, not sure", FOUR, None),
+    ("That's right, it's the dog.", FOUR, "B"),
     ("not the cat", FOUR, None),
     ("None of the above", FOUR, "D"),
     ("(D) none of the above", FOUR, "D"),
@@ -133,6 +141,7 @@ LETTERS = [
 ]
 
 TRUTH = {
+    "Unfortunately no.": False,
     "no": False,
     "not": None,
     "Not really.": None,
@@ -482,7 +491,11 @@ RELATION = [
     ("Region [0] is left of Region [1]", "left", 0),
     ("Region [1] is on Region [0]'s left", "left", 1),
     ("Region [0] has Region [1] on its left", "left", 1),
-    ("To the left of Region [1] is Region [0].", "left", None),
+    ("To the left of Region [1] is Region [0].", "left", 0),
+    ("To the left of Region [0] is Region [1].", "right", 0),
+    ("Region [0] is above Region [1], and to its left.", "left", 0),
+    ("Region [0] isn't as tall as Region [1].", "tall", 1),
+    ("Region [0] is not quite as wide as Region [1].", "wide", 1),
     ("Region [0] is to the left, Region [1] is to the right.", "left", 0),
     ("Region [1] is to the right and Region [0] is to the left", "left", 0),
     ("Region [0] is neither left nor right", "left", None),

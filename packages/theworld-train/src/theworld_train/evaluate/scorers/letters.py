@@ -27,6 +27,16 @@ _DENIED = re.compile(r"\s*(?:is|are|was)?\s*(?:not|n't|wrong|incorrect|false)\b"
 _ASIDE = re.compile(r",\s+(?:which|where|who|located|marked|labell?ed|circled)\b[^,.]*,")
 _FAR = re.compile(r"\b(?:f[au]rther|f[au]rthest|(?:more|most)\s+distant)\b", re.IGNORECASE)
 """Of one of two points it says that the other one is meant, where the nearer one is asked for."""
+_AGREEING = re.compile(
+    r"^(?:that|this|you)(?:'s|'re|\s+is|\s+are)\s+right(?:\s+to\s+\w+)?[,.!:]\s+(?=\S)", re.IGNORECASE
+)
+"""To the user, before an answer: no choice's text."""
+_INSTEAD = re.compile(
+    r",?\s+(?:rather\s+than|instead\s+of|as\s+opposed\s+to)\b[^.,;!?\n]*"
+    r"|,\s+(?:and\s+)?not\s+(?!(?:sure|certain|possible|clear)\b)[^.,;!?\n]*(?=[.;!?\n]|$)",
+    re.IGNORECASE,
+)
+"""What is turned down in passing: "the left one, not the right one"."""
 _SEEMING = re.compile(r"\b(?:appears?|seems?|looks?)(?:\s+to\s+be)?\b", re.IGNORECASE)
 
 
@@ -39,6 +49,7 @@ def letters(answer: str, choices: Mapping[str, str]) -> str | None:
     """
     text = plain(answer)
     text = _QUESTION.sub(" ", text).strip() or text
+    text = _INSTEAD.sub("", _AGREEING.sub("", text))
     for parts in (stated(text), [concluded(text) or ""], [text]):
         if found := {letter for part in parts for letter in _taken(part, choices)}:
             return found.pop() if len(found) == 1 else None
@@ -48,7 +59,8 @@ def letters(answer: str, choices: Mapping[str, str]) -> str | None:
 def _taken(text: str, choices: Mapping[str, str]) -> set[str]:
     for read in (_leading, _worded, _bracketed, _alone):
         if found := read(text, choices):
-            return found
+            closing = re.search(rf"\(([{''.join(choices)}])\)[\s.!]*$", text)  # "Yes (B)", where B is no
+            return found | ({closing[1]} if closing and read is _worded else set())
     return set()
 
 

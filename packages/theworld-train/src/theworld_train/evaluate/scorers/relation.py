@@ -42,10 +42,14 @@ _WORDS = {
 }
 _REGION = re.compile(r"\bregions?\s*\[?\s*(\d{1,4})\b\s*\]?|\[(\d{1,4})\]", re.IGNORECASE)
 _NOT = re.compile(r"\bnot\b|n't\b|\bnever\b", re.IGNORECASE)
-_AS_AS = re.compile(r"\bnot\s+as\s+(tall|wide|big|large|high)\s+as\b", re.IGNORECASE)
+_AS_AS = re.compile(r"(?:\b(?:is|are)n't|\bnot)\s+(?:quite\s+)?as\s+(tall|wide|big|large|high)\s+as\b", re.IGNORECASE)
 _EQUAL = re.compile(r"\b(?:same|equal(?:ly)?|neither|similar|identical|as\s+\w+\s+as)\b", re.IGNORECASE)
-_OWN = re.compile(r"(?:\d|\])'s\s+$")
+_OWN = re.compile(r"(?:(?:\d|\])'s|\bits)\s+$", re.IGNORECASE)
 """Before a side: "Region [0]'s left" is where the other one is."""
+_HAS = re.compile(r"\b(?:has|have|with)\b", re.IGNORECASE)
+"""Before "its left": the side is that of who has something there, and not of the last one named."""
+_OF = re.compile(r"\s*(?:of|from|than|to)?\s*(?:the\s+)?", re.IGNORECASE)
+"""After a word and before a region, where that is what the next one is compared with: "Left of [0] is [1]"."""
 _PIECE = re.compile(r"[,;]|\b(?:and|while|whereas|but)\b", re.IGNORECASE)
 
 
@@ -111,9 +115,10 @@ def _readings(text: str, asked: str) -> Iterator[_Reading]:
                 yield from _readings(".\n".join(pieces), asked)
             continue
         before = [_number(match) for match in _REGION.finditer(sentence, 0, word.start())]
-        after = [_number(match) for match in _REGION.finditer(sentence, word.end())]
+        named = list(_REGION.finditer(sentence, word.end()))
+        after = [_number(match) for match in named]
         holds = (positive is not None) is not bool(_NOT.search(sentence[: word.start()]))
-        if before and _OWN.search(sentence, 0, word.start()):
+        if before and _OWN.search(sentence, 0, word.start()) and not _HAS.search(sentence, 0, word.start()):
             whose, others = before[-1], [*before[:-1], *after]
             if len(set(others)) == 1:
                 yield _Reading(others[0], holds, whose)
@@ -121,6 +126,8 @@ def _readings(text: str, asked: str) -> Iterator[_Reading]:
             yield _Reading(before[-1], holds, after[0] if after else None)
         elif not before and len(set(after)) == 1:
             yield _Reading(after[0], holds, None)
+        elif not before and len(after) == 2 and _OF.fullmatch(sentence, word.end(), named[0].start()):
+            yield _Reading(after[1], holds, after[0])
 
 
 def _word(name: str, sentence: str) -> re.Match[str] | None:

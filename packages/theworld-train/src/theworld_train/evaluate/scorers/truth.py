@@ -14,7 +14,7 @@ _ALTERNATIVES = re.compile(
 )
 _TAIL = r"(?:,?\s+(?:it|they|that|this|there|he|she)(?:\s+(?:is|are|does|do|was)(?:\s+not)?|\s+\w+ not)?)?"
 _ADVERB = (
-    r"(?:(?:so|then|and|but|also|well|oh|hm+|definitely|absolutely|clearly|certainly|probably|likely|most|very"
+    r"(?:(?:so|then|and|but|also|well|oh|hm+|unfortunately|sadly|definitely|absolutely|clearly|certainly|probably|likely|most|very"
     r"|i(?:'d|\s+would)?\s+(?:say|answer|think|believe|guess))\s+)*"
 )
 _CLAUSE = re.compile(
