@@ -52,7 +52,7 @@ class CausalConv3d(WanCausalConv3d):
 class Pointwise(nn.Conv2d):
     """One pixel at a time."""
 
-    def forward(self, input: Float[Tensor, "m c h w"]) -> Float[Tensor, "m d h w"]:  # noqa: A002 - as the base has it
+    def forward(self, input: Float[Tensor, "m c h w"]) -> Float[Tensor, "m d h w"]:
         return _pointwise(input, self.weight, self.bias)
 
 
