@@ -14,7 +14,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from theworld_fusion import TheWorldConfig, TheWorldForConditionalGeneration, WorldEncoderConfig
 from theworld_tokens import IGNORE_INDEX
@@ -168,12 +167,15 @@ def picture(model: TheWorldForConditionalGeneration, batch: int = 1, seed: int =
 def features(
     model: TheWorldForConditionalGeneration, given: dict[str, Tensor], *, vision: bool = False
 ) -> dict[str, Any]:
-    """The same picture with what the frozen world encoder makes of it computed ahead, and the image tower if asked."""
+    """The same picture with what the frozen world encoder makes of it computed ahead, and the image tower if asked.
+
+    As caches hold them: the world's latents, and the tower's output, pooled.
+    """
     inputs: dict[str, Any] = dict(given)
     inputs["world_features"] = model.model.world_encoder(inputs.pop("pixel_values_world"))
     if vision:
-        tokens = model.model.get_image_features(inputs.pop("pixel_values"), return_dict=True).pooler_output
-        inputs["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=tokens)}
+        patches = model.model.vision_tower(inputs.pop("pixel_values")).last_hidden_state
+        inputs["image_features"] = model.model.multi_modal_projector.pool(patches)
     return inputs
 
 
