@@ -383,7 +383,8 @@ def test_killed_and_resumed_is_the_same_as_undisturbed(other_process: str, tmp_p
 def test_two_processes_make_the_folder_of_one(other_process: str, tmp_path: Path) -> None:
     """No row is missing or doubled, no URL asked twice; and any number of processes goes on."""
     names = [f"second-time?first=404&n={n}" if n % 5 == 0 else f"good/rgb.png?n={n}" for n in range(50)]
-    listed, out = write_list(tmp_path / "a.jsonl", [f"{other_process}/{name}" for name in names]), tmp_path / "out"
+    urls: list[str | None] = [f"{other_process}/{name}" for name in names]
+    listed, out = write_list(tmp_path / "a.jsonl", urls), tmp_path / "out"
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
     command = [sys.executable, *launcher, *COMMAND, str(listed), "--out", str(out), "--shard-size", "4"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
