@@ -99,6 +99,8 @@ def test_killed_processes_are_gone_on_from(
         wait_for(process, lambda: any(line["step"] > step for line in figures(tmp_path / "run")))
         workers = launching.workers(process)
         assert len(workers) == len(devices)
+        for worker in workers:  # on CPUs parts rest there anyway, so what it was told has to do
+            assert worker.environ().get("FSDP_OFFLOAD_PARAMS", "false") == str(strategy == "fsdp2_offload").lower()
         for worker in workers if killed == "all" else workers[-1:]:
             worker.kill()
         process.communicate(timeout=launching.LIMIT)

@@ -109,10 +109,11 @@ def test_plans_add_up(folders: Any) -> None:
     assert ddp.total_memory - alone.total_memory == 4 * count.trained
     assert ddp.examples == 4 * alone.examples
     assert ddp.compute == alone.compute == count.total_flops / (ACCELERATORS["h100"].teraflops * 1e12 * 0.3)
-    shares = [plan(count, Cluster(gpus=gpus, strategy="fsdp2")).memory for gpus in (2, 4)]
-    for name, size in shares[0].items():
-        assert size == (2 * shares[1][name] if "share" in name else shares[1][name])
-    assert shares[0]["weights, whole"] + 2 * shares[0]["weights, this share"] == weights
+    one, two = (plan(count, Cluster(gpus=gpus, strategy="fsdp2")) for gpus in (1, 2))  # one deals out to itself
+    for name, size in one.memory.items():
+        assert size == (2 * two.memory[name] if "share" in name else two.memory[name])
+    assert one.memory["weights, whole"] + one.memory["weights, this share"] == weights
+    assert (one.total_memory > alone.total_memory, one.communication) == (True, 0)
     assert plan(count, Cluster(), accumulate=3).compute == 3 * alone.compute
 
 
@@ -175,6 +176,8 @@ def test_the_command(theworld: Any) -> None:
     assert (told.code, told.err.count("\n")) == (0, 0)
     assert "1 examples of 112 tokens a batch" in told.out
     assert "the machine's memory" not in told.out
+    assert "nobody to deal weights out to" not in told.out
+    assert "nobody to deal weights out to" in theworld("estimate", "smoke", "--strategy", "fsdp2").out
     offloaded = theworld("estimate", "smoke", "--strategy", "fsdp2_offload").out
     assert "the machine's memory" in offloaded
     assert "if sending and copying is hidden" in offloaded

@@ -30,6 +30,7 @@ from theworld_train.data.fetch import fetch
 from theworld_train.data.fetch_folder import Block, FetchFolder
 from theworld_train.data.lazy import fetch_picture
 from theworld_train.errors import UsageError
+from theworld_train.processes import ALONE, Rank
 
 SERVER = Path(__file__).with_name("picture_server.py")
 spec = importlib.util.spec_from_file_location("picture_server", SERVER)
@@ -301,8 +302,11 @@ def test_a_folder_belongs_to_one_list(server: Any, tmp_path: Path) -> None:
 
 def test_one_process_at_a_time(server: Any, tmp_path: Path) -> None:
     listed = write_list(tmp_path / "a.jsonl", [server.url("good/rgb.png")])
-    with FetchFolder(tmp_path / "out"), pytest.raises(UsageError, match="Another process fetches into"):
-        run(listed, tmp_path / "out")
+    for rank in (ALONE, Rank(1, 2, 1)):
+        with FetchFolder(tmp_path / "out", rank), pytest.raises(UsageError, match="Another process fetches into"):
+            run(listed, tmp_path / "out")
+    with FetchFolder(tmp_path / "out", Rank(0, 2, 0)), FetchFolder(tmp_path / "out", Rank(1, 2, 1)):
+        pass  # those of one fetch are there together
     assert run(listed, tmp_path / "out") == {"ok": 1}
 
 
@@ -374,6 +378,30 @@ def test_killed_and_resumed_is_the_same_as_undisturbed(other_process: str, tmp_p
     assert manifest(out) == manifest(whole)
     assert shard_rows(out) == shard_rows(whole)
     assert len(shard_rows(out)) == 240
+
+
+def test_two_processes_make_the_folder_of_one(other_process: str, tmp_path: Path) -> None:
+    """No row is missing or doubled, no URL asked twice; and any number of processes goes on."""
+    names = [f"second-time?first=404&n={n}" if n % 5 == 0 else f"good/rgb.png?n={n}" for n in range(50)]
+    urls: list[str | None] = [f"{other_process}/{name}" for name in names]
+    listed, out = write_list(tmp_path / "a.jsonl", urls), tmp_path / "out"
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    command = [sys.executable, *launcher, *COMMAND, str(listed), "--out", str(out), "--shard-size", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "process 1 of 2: 26 rows: 21 ok, 5 http-404\n" in done.stdout  # 7 of 13 blocks, the last of them of 2 rows
+    assert "process 2 of 2: 24 rows: 19 ok, 5 http-404\n" in done.stdout
+    before = manifest(out)
+    assert [row["row"] for row in before] == list(range(50))
+    for index in (3, 8, 12):  # as if it had been killed
+        (out / f"manifest-{index:06d}.parquet").unlink()
+        (out / f".shard-{index:06d}.parquet.partial").write_bytes(b"half")
+    found = [run(listed, out, shard_size=4, rank=Rank(number, 3, number)) for number in range(3)]
+    assert sum(found, Counter()) == {"ok": 42, "http-404": 8}
+    assert {row["row"] for row in manifest(out) if row not in before} == {15, 35}  # asked again, and the others not
+    assert not list(out.glob(".*.partial"))
+    kept = [row["key"] for row in manifest(out) if row["outcome"] == "ok"]
+    assert [row["key"] for row in shard_rows(out)] == kept
 
 
 PEAK = """

@@ -149,6 +149,15 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def alone(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run's folder after one process saw in each step what two see together. Not to be changed."""
+    out = tmp_path_factory.mktemp("alone") / "run"
+    code, said = finish([*THEWORLD, "train", str(recipe), "--set", "batch.accumulate=4", "--out", str(out)])
+    assert code == 0, said
+    return out
+
+
+@pytest.fixture(scope="module")
 def ddp(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run's folder after two replicas trained. Not to be changed."""
     out = tmp_path_factory.mktemp("ddp") / "run"
@@ -173,16 +182,11 @@ def assert_alike(run: Path, other: Path) -> None:
             torch.testing.assert_close(same, gradient, atol=1e-6, rtol=0)
 
 
-def test_two_replicas_train_as_one_process_that_accumulates_twice_as_much(
-    recipe: Path, ddp: Path, tmp_path: Path
-) -> None:
-    command = [*THEWORLD, "train", str(recipe), "--set", "batch.accumulate=4", "--out", str(tmp_path / "run")]
-    code, said = finish(command)
-    assert code == 0, said
-    assert_alike(ddp, tmp_path / "run")
+def test_two_replicas_train_as_one_process_that_accumulates_twice_as_much(alone: Path, ddp: Path) -> None:
+    assert_alike(alone, ddp)
     # The rows of one process, dealt out: none is seen twice.
     checkpoint = ddp / f"checkpoint-{STEPS}"
-    one = read_progress(tmp_path / "run" / f"checkpoint-{STEPS}", 0)
+    one = read_progress(alone / f"checkpoint-{STEPS}", 0)
     ranks = [read_progress(checkpoint, rank) for rank in (0, 1)]
     assert [rank["examples"] for rank in ranks] == [STEPS * 2] * 2
     assert one["examples"] == STEPS * 4
@@ -190,9 +194,7 @@ def test_two_replicas_train_as_one_process_that_accumulates_twice_as_much(
     # One set of everything that is the run's.
     assert len(figures(ddp)) == STEPS
     assert len(list((ddp / "tensorboard").iterdir())) == 1
-    assert {file.name for file in ddp.iterdir()} - {file.name for file in (tmp_path / "run").iterdir()} == {
-        "skipped-1.jsonl"
-    }
+    assert {file.name for file in ddp.iterdir()} - {file.name for file in alone.iterdir()} == {"skipped-1.jsonl"}
 
 
 def test_two_replicas_train_on_packed_rows_as_on_separate_ones(recipe: Path, ddp: Path, tmp_path: Path) -> None:
@@ -212,8 +214,8 @@ def fsdp2(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_weights_that_are_dealt_out_train_as_replicas_do(ddp: Path, fsdp2: Path) -> None:
-    assert_alike(ddp, fsdp2)
+def test_weights_that_are_dealt_out_train_as_one_process_does(alone: Path, ddp: Path, fsdp2: Path) -> None:
+    assert_alike(alone, fsdp2)
     checkpoint = fsdp2 / f"checkpoint-{STEPS}"
     model, _ = load_adapter(checkpoint)  # whole, on the bases by whose fingerprints it was saved
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -282,7 +284,7 @@ def test_a_killed_process_ends_the_launch_and_the_run_goes_on_exactly(
 ) -> None:
     command, run = launched(recipe, tmp_path / "run", "fsdp2"), tmp_path / "run"
     with launching.running(command) as process:
-        launching.wait_for(process, lambda: len(figures(run)) >= 2)
+        launching.wait_for(process, (run / "checkpoint-2").is_dir)  # the third step is under way
         launching.workers(process)[-1].kill()
         since = time.monotonic()
         _, said = process.communicate(timeout=launching.LIMIT)
@@ -294,8 +296,12 @@ def test_a_killed_process_ends_the_launch_and_the_run_goes_on_exactly(
     code, said = finish([*command, "--resume"])
     assert code == 0, said
     assert figures(run) == figures(fsdp2)
-    one, two = (load_file(folder / f"checkpoint-{STEPS}" / WEIGHTS) for folder in (run, fsdp2))
-    assert all(torch.equal(one[name], two[name]) for name in one | two)
+    one, two = (folder / f"checkpoint-{STEPS}" for folder in (run, fsdp2))
+    for name in (WEIGHTS, "optimizer-0.safetensors", "optimizer-1.safetensors"):
+        tensors, same = load_file(one / name), load_file(two / name)
+        assert tensors.keys() == same.keys()
+        assert all(torch.equal(tensor, same[key]) for key, tensor in tensors.items())
+    assert [read_progress(one, rank) for rank in (0, 1)] == [read_progress(two, rank) for rank in (0, 1)]
 
 
 def test_uneven_data_ends_all_processes_together(tmp_path: Path) -> None:

@@ -1,14 +1,12 @@
 """Filling feature caches from a data set, alone or as one of several processes."""
 
 import json
-import os
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,51 +29,6 @@ B = TypeVar("B")
 
 _AHEAD = 4
 """Rows for each thread that are decoded while others are encoded."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rank:
-    """Which process this is of how many, as ``torchrun`` and ``accelerate launch`` say it in the environment."""
-
-    number: int
-    of: int
-    local: int
-
-    @classmethod
-    def of_this_process(cls) -> "Rank":
-        names = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
-        return cls(*(int(os.environ.get(name, default)) for name, default in names.items()))
-
-    def device(self) -> torch.device:
-        """The accelerator that this process has for itself, or the CPU."""
-        accelerator = torch.accelerator.current_accelerator(check_available=True)
-        if accelerator is None:
-            return torch.device("cpu")
-        return torch.device(accelerator.type, self.local % torch.accelerator.device_count())
-
-    def threads(self) -> int:
-        """As many as its part of the cores: making a picture's pixels takes longer than encoding them."""
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", self.of))
-        return max(2, (os.cpu_count() or 1) // here)
-
-    def share(self, rows: Iterable[A]) -> Iterator[A]:
-        """This process's part: every row is in one of them."""
-        return islice(rows, self.number, None, self.of)
-
-    def number_of(self, rows: int) -> int:
-        """How many of so many rows are in it."""
-        return len(range(self.number, rows, self.of))
-
-    def dead_file(self, folder: Path) -> Path:
-        """Where this process lists what it could not read."""
-        return folder / ("dead.jsonl" if self.of == 1 else f"dead-{self.number}-of-{self.of}.jsonl")
-
-    def remove_old_lists(self, folder: Path) -> None:
-        """Of builds with another number of processes; no process of this build writes to them."""
-        current = {replace(self, number=number).dead_file(folder) for number in range(self.of)}
-        for path in folder.glob("dead*.jsonl"):
-            if path not in current:
-                path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

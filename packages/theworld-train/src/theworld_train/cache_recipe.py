@@ -13,7 +13,7 @@ import torch
 from theworld_encoders import FeatureCache
 from theworld_encoders.source import Source
 from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor, fill_adapter
-from theworld_train.cache import Built, Rank, Row, Tower, build, room, vision_bytes, world_bytes
+from theworld_train.cache import Built, Row, Tower, build, room, vision_bytes, world_bytes
 from theworld_train.data.cursor import numbered
 from theworld_train.data.lazy import sources_of
 from theworld_train.data.rows import stream_rows
@@ -23,6 +23,7 @@ from theworld_train.errors import UsageError
 from theworld_train.jobs import Report
 from theworld_train.media import media_of_chat
 from theworld_train.pair import make_pair, make_tiny_pair
+from theworld_train.processes import Rank
 from theworld_train.recipe import Recipe, StageSettings
 from theworld_train.recipe_checks import TINY
 from theworld_train.vision import vision_key

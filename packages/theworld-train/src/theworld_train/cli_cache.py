@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from theworld_train.cache import Built, Rank
+    from theworld_train.cache import Built
+    from theworld_train.processes import Rank
 
 app = typer.Typer(help="Compute features once, and keep them on disk.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -92,10 +93,11 @@ def build(
     import torch
 
     from theworld_encoders import FeatureCache, load_encoder
-    from theworld_train.cache import Rank, Row, Tower, check_built, room, world_bytes
+    from theworld_train.cache import Row, Tower, check_built, room, world_bytes
     from theworld_train.cache import build as job
     from theworld_train.jobs import Bars
     from theworld_train.media import find_media
+    from theworld_train.processes import Rank
 
     rank, found = Rank.of_this_process(), find_media(data)
     media = list(rank.share(found))
@@ -123,9 +125,10 @@ def build(
 
 
 def _fill(recipe: str, changes: Sequence[str], max_bytes: int | None) -> None:
-    from theworld_train.cache import Rank, check_built
+    from theworld_train.cache import check_built
     from theworld_train.cache_recipe import fill_caches
     from theworld_train.jobs import Bars
+    from theworld_train.processes import Rank
     from theworld_train.recipe_file import load_recipe
 
     rank, loaded = Rank.of_this_process(), load_recipe(recipe, changes)

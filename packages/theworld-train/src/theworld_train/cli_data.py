@@ -30,8 +30,10 @@ def fetch(
     url_column: Annotated[str, typer.Option(help="Column of the URLs.")] = "url",
     text_column: Annotated[str, typer.Option(help="Column of the texts; '' if there is none.")] = "text",
     split: Annotated[str, typer.Option(help="Split of a data set of the hub.")] = "train",
-    connections: Annotated[int, typer.Option(help="URLs to ask at a time.", min=1)] = 64,
-    per_host: Annotated[int, typer.Option(help="Of these, to one host.", min=1)] = 8,
+    connections: Annotated[int, typer.Option(help="URLs that a process asks at a time.", min=1)] = 64,
+    per_host: Annotated[
+        int, typer.Option(help="URLs of one host that all processes ask at a time, one each at the least.", min=1)
+    ] = 8,
     timeout: Annotated[float, typer.Option(help="Seconds for one try of a URL, redirects and all.", min=0.1)] = 10.0,
     max_bytes: Annotated[int, typer.Option(help="Largest file to take, in bytes.", min=1)] = 20_000_000,
     max_pixels: Annotated[
@@ -55,34 +57,43 @@ def fetch(
     Python: datasets.load_dataset("OUT"), and for the outcomes: datasets.load_dataset("OUT", "manifest").
 
     Example: theworld data fetch mlfoundations/datacomp_small --out datacomp/
+
+    In 4 processes: torchrun --standalone --nproc-per-node 4 --no-python theworld data fetch urls.jsonl --out pictures/
     """
     from theworld_train.data.address import is_public
     from theworld_train.data.download import Limits
     from theworld_train.data.fetch import fetch as job
     from theworld_train.errors import UsageError
     from theworld_train.jobs import Bars
+    from theworld_train.processes import Rank
 
+    rank = Rank.of_this_process()
     limits = Limits(
         connections=connections,
-        per_host=per_host,
+        per_host=max(1, per_host // rank.of),
         timeout=timeout,
         max_bytes=max_bytes,
         max_pixels=max_pixels,
         retries=retries,
     )
-    with Bars() as bars:
+    with Bars(disable=rank.number > 0) as bars:
         outcomes = job(
             urls,
             out,
             limits=limits,
-            report=bars.add("fetching"),
+            report=bars.add("fetching" if rank.of == 1 else f"fetching, 1 of {rank.of} processes"),
             url_column=url_column,
             text_column=text_column,
             split=split,
             shard_size=shard_size,
             retry_failed=retry_failed,
             allow=(lambda address: True) if allow_private else is_public,
+            rank=rank,
         )
+    if rank.of > 1:  # one without a picture must not stop the others
+        counts = ", ".join(f"{rows:,} {outcome}" for outcome, rows in outcomes.most_common())
+        print(f"process {rank.number + 1} of {rank.of}: {outcomes.total():,} rows: {counts or 'none'}", flush=True)
+        return
     _print_outcomes(outcomes)
     if not outcomes["ok"]:
         raise UsageError(f"none of {outcomes.total():,} rows gave a picture. The manifest in {out} says why.")

@@ -94,6 +94,8 @@ def estimate(
         print(f"\nthe machine's memory, GB       {sum(found.host_memory.values()) / 1e9:10.2f}  for each process")
         for name, size in found.host_memory.items():
             print(f"  {name:<28} {size / 1e9:10.2f}")
+    if strategy == "fsdp2" and gpus == 1:
+        print("\none process has nobody to deal weights out to: copies of them come on top. Use ddp, which has none.")
     print(f"\noperations of a batch, TFLOP   {count.total_flops / 1e12:10.2f}")
     for name, flops in count.flops.items():
         print(f"  {name:<28} {flops / 1e12:10.2f}  {flops / count.total_flops:6.1%}")

@@ -78,10 +78,9 @@ def evaluate(
 
     world, control = split_arm(arm or ("off" if model is None else "on"))
     settings = task_settings(task)
-    from theworld_train.cache import Rank
     from theworld_train.evaluate.runner import run_task
     from theworld_train.evaluate.subject import load_subject
-    from theworld_train.processes import part
+    from theworld_train.processes import Rank, part
 
     rank = Rank.of_this_process()
     subject = load_subject(model, vlm, dtype=dtype, device=rank.device())

@@ -52,7 +52,6 @@ def judge(
 
     Example: theworld judge results/on --model gpt-4.1-mini --endpoint https://api.openai.com/v1
     """
-    from theworld_train.cache import Rank
     from theworld_train.cli_table import print_table
     from theworld_train.evaluate.agreement import judge_records
     from theworld_train.evaluate.judge import Judge
@@ -60,6 +59,7 @@ def judge(
     from theworld_train.evaluate.readers import Endpoint, LocalModel
     from theworld_train.evaluate.tasks import task_settings
     from theworld_train.jobs import Bars
+    from theworld_train.processes import Rank
 
     asked, records = open_evaluation(folder, None if task is None else task_settings(task))
     out = out or folder / f"judge-{Path(model).name}"

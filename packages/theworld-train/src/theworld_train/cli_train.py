@@ -56,8 +56,7 @@ def train(
     if print_only:
         print(dump_recipe(loaded), end="")
         return
-    from theworld_train.cache import Rank
-    from theworld_train.processes import part
+    from theworld_train.processes import Rank, part
     from theworld_train.run import run_recipe
 
     out = out or Path("runs") / loaded.name

@@ -17,6 +17,7 @@ from theworld_train.data.fetch_folder import Block, FetchFolder
 from theworld_train.data.url_list import open_list
 from theworld_train.errors import UsageError
 from theworld_train.jobs import Report
+from theworld_train.processes import ALONE, Rank
 
 T = TypeVar("T")
 
@@ -38,6 +39,7 @@ def fetch(
     shard_size: int = 10_000,
     retry_failed: bool = False,
     allow: Callable[[str], bool] = is_public,
+    rank: Rank = ALONE,
 ) -> Counter[str]:
     """Download every URL of a list that the folder has no outcome of yet.
 
@@ -45,23 +47,26 @@ def fetch(
     list, and one manifest, with the outcome of each row; both count from one moment on, and a block that counts is not
     looked at again. A URL that a block has several times is downloaded once, and every row gets the picture.
 
+    Several processes deal the blocks out among them, into one folder; afterwards it is that of one process.
+
     Args:
         urls: a list, as ``url_list.open_list`` takes it.
         out: a new folder, or that of an earlier fetch with the same list, columns and ``shard_size``.
         limits: what one URL may cost.
-        report: is told how many rows of those that were left are done.
+        report: is told how many rows of those that were left are done, of this process's.
         url_column, text_column: of the list; without a text, the latter is empty.
         split: of a data set of the hub.
         retry_failed: also try again what failed before for a reason that may pass.
         allow: whether a numeric address may be connected to.
+        rank: which process this is of how many.
 
     Returns:
-        Rows by outcome, those of earlier runs included.
+        Rows of this process's blocks by outcome, those of earlier runs included.
 
     Raises:
         UsageError: the list or the folder cannot be used as they are asked for.
     """
-    with FetchFolder(out) as folder:
+    with FetchFolder(out, rank) as folder:
         source = open_list(urls, split=split, recorded=(folder.job or {}).get("list"))
         blocks = source.blocks(shard_size, url_column=url_column, text_column=text_column)
         first = next(blocks, None)
@@ -76,14 +81,20 @@ def fetch(
                 "shard_size": shard_size,
             }
         )
-        progress = _Progress(report, source.total)
-        tables = itertools.chain([first], blocks)
+        progress = _Progress(report, None if source.total is None else _rows(source.total, shard_size, rank))
+        tables = ((n, table) for n, table in enumerate(itertools.chain([first], blocks)) if rank.has(n))
         job = _Job(folder, tables, limits, allow, progress, retry_failed=retry_failed)
         try:
             asyncio.run(job.run(shard_size))
         except ExceptionGroup as group:
             raise _first(group) from group
         return sum(folder.outcomes.values(), Counter())
+
+
+def _rows(total: int, shard_size: int, rank: Rank) -> int:
+    """How many of so many rows are in the blocks of one process."""
+    starts = range(rank.number * shard_size, total, rank.of * shard_size)
+    return sum(min(shard_size, total - start) for start in starts)
 
 
 class _Progress:
@@ -114,7 +125,7 @@ class _Job:
     def __init__(
         self,
         folder: FetchFolder,
-        tables: Iterator[pa.Table],
+        tables: Iterator[tuple[int, pa.Table]],
         limits: Limits,
         allow: Callable[[str], bool],
         progress: _Progress,
@@ -122,7 +133,7 @@ class _Job:
         retry_failed: bool,
     ) -> None:
         self._folder = folder
-        self._tables = enumerate(tables)
+        self._tables = tables
         self._limits = limits
         self._allow = allow
         self._progress = progress

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from theworld_encoders.shard import sync
 from theworld_train.data.download import Download, without_credentials
 from theworld_train.errors import UsageError
+from theworld_train.processes import Rank
 
 _MANIFEST = pa.schema(
     [
@@ -107,31 +108,37 @@ class Block:
 
 
 class FetchFolder:
-    """Where a fetch puts everything; a context manager that keeps other processes out.
+    """Where a fetch puts everything; a context manager that keeps processes of other fetches out.
 
     ``manifest-000000.parquet`` commits a block of the list: it names the shard that holds the block's pictures, which
     was brought to disk before. A shard that no manifest names does not count, and the next run removes it.
 
+    Args:
+        rank: which of the processes of this fetch it is; every ``rank.of``-th block is its own, and it looks at no
+            other.
+
     Raises:
-        UsageError: the folder holds something else, or another process writes to it.
+        UsageError: the folder holds something else, or a process of another fetch writes to it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, rank: Rank) -> None:
+        self.folder, self.rank = folder, rank
         self.job: dict[str, Any] | None = None
         """What the folder was begun with; none if it is new."""
         self.outcomes: dict[int, Counter[str]] = {}
         """Of committed blocks."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock = filelock.FileLock(folder / ".lock")
+        self._moment = filelock.FileLock(folder / ".lock")
+        """Held while something is decided that concerns all processes."""
+        self._lock = filelock.FileLock(folder / f".lock-{rank.number}-of-{rank.of}")
+        """Held from beginning to end."""
 
     def __enter__(self) -> Self:
-        try:
-            self._lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise UsageError(f"Another process fetches into {self.folder}. Wait for it, or take another one.") from None
         with ExitStack() as undo:
-            undo.callback(self._lock.release)
+            with self._moment:
+                self._keep_others_out()
+                undo.callback(self._lock.release)
+                self._read_job()
             self._recover()
             undo.pop_all()
         return self
@@ -139,20 +146,35 @@ class FetchFolder:
     def __exit__(self, *error: object) -> None:
         self._lock.release()
 
+    def _keep_others_out(self) -> None:
+        """One process of each number, and all of as many: else two would have the same block."""
+        ours = f"-of-{self.rank.of}"
+        try:
+            self._lock.acquire(timeout=0)
+            for path in self.folder.glob(".lock-*"):
+                if not path.name.endswith(ours):
+                    with filelock.FileLock(path).acquire(timeout=0):
+                        pass
+        except filelock.Timeout:
+            self._lock.release()
+            raise UsageError(f"Another process fetches into {self.folder}. Wait for it, or take another one.") from None
+
     def begin(self, job: dict[str, Any]) -> None:
         """Start a fetch, or go on with the one that was started with the same ``job``.
 
         Raises:
             UsageError: it was another one.
         """
-        if self.job is None:
-            self._write("fetch.json", lambda file: file.write(json.dumps(job, indent=2).encode()))
-        elif changed := [name for name in job if job[name] != self.job.get(name)]:
-            texts = [f"{name} {json.dumps(self.job.get(name))}, not {json.dumps(job[name])}" for name in changed]
-            raise UsageError(
-                f"{self.folder} was begun with {'; '.join(texts)}. Give the same arguments, or another folder."
-            )
-        self._write("README.md", lambda file: file.write(_CARD.encode()))
+        with self._moment:
+            self._read_job()  # another process may have begun by now
+            if self.job is None:
+                self._write("fetch.json", lambda file: file.write(json.dumps(job, indent=2).encode()))
+            elif changed := [name for name in job if job[name] != self.job.get(name)]:
+                texts = [f"{name} {json.dumps(self.job.get(name))}, not {json.dumps(job[name])}" for name in changed]
+                raise UsageError(
+                    f"{self.folder} was begun with {'; '.join(texts)}. Give the same arguments, or another folder."
+                )
+            self._write("README.md", lambda file: file.write(_CARD.encode()))
 
     def manifest(self, index: int) -> list[dict[str, Any]]:
         """What became of the rows of a committed block."""
@@ -175,24 +197,30 @@ class FetchFolder:
         self.outcomes[block.index] = Counter(row["outcome"] for row in rows)
         block.close()
 
-    def _recover(self) -> None:
-        """Read what is committed, and remove what a killed process left behind."""
+    def _read_job(self) -> None:
         job = self.folder / "fetch.json"
         if job.exists():
             self.job = json.loads(job.read_text(encoding="utf-8"))
         elif others := [path for path in self.folder.iterdir() if not path.name.startswith(".")]:
             raise UsageError(f"{self.folder} holds other files ({others[0].name}). Give --out a new folder.")
+
+    def _recover(self) -> None:
+        """Read what is committed of this process's blocks, and remove what a killed process left of them."""
         named = set()
-        for path in sorted(self.folder.glob("manifest-*.parquet")):
+        for path in self._own("manifest-*.parquet"):
             table = pq.read_table(path, columns=["outcome", "shard"])
-            self.outcomes[int(path.stem.split("-")[1])] = Counter(table["outcome"].to_pylist())
+            self.outcomes[_index(path)] = Counter(table["outcome"].to_pylist())
             shards = set(table["shard"].unique().to_pylist()) - {None}
             if missing := sorted(shard for shard in shards if not (self.folder / shard).exists()):
                 raise UsageError(f"{missing[0]}, which {path} names, is gone. Bring it back, or remove {path.name}.")
             named |= shards
-        for path in [*self.folder.glob("shard-*.parquet"), *self.folder.glob(".*.partial")]:
+        for path in [*self._own("shard-*.parquet"), *self._own(".shard-*.partial"), *self._own(".manifest-*.partial")]:
             if path.name not in named:
                 path.unlink()
+
+    def _own(self, pattern: str) -> list[Path]:
+        """Files of blocks that are this process's."""
+        return [path for path in sorted(self.folder.glob(pattern)) if self.rank.has(_index(path))]
 
     def _shard_name(self, block: Block) -> str:
         """Of the shard to write; what a retry adds to a block goes into a shard of its own."""
@@ -217,6 +245,11 @@ class FetchFolder:
 
 def _manifest_name(index: int) -> str:
     return f"manifest-{index:06d}.parquet"
+
+
+def _index(path: Path) -> int:
+    """Which block's shard or manifest it is, whole or partial."""
+    return int(path.name.split("-")[1].partition(".")[0])
 
 
 def _manifest_rows(block: Block, shard: str | None) -> list[dict[str, Any]]:

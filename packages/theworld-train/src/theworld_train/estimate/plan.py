@@ -94,7 +94,7 @@ def _memory(count: StepCount, cluster: Cluster) -> tuple[dict[str, float], dict[
     rests: dict[str, float] = {}
     if cluster.strategy == "ddp" and cluster.gpus > 1:
         found["DDP's buckets"] = gradients  # torch's DDP keeps its own copy to reduce
-    elif cluster.strategy == "fsdp2_offload" or (cluster.strategy == "fsdp2" and cluster.gpus > 1):
+    elif cluster.strategy != "ddp":
         found = {"weights, whole": weights - count.dealt}
         shares = {
             "weights, this share": count.dealt / cluster.gpus,
