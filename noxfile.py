@@ -5,11 +5,13 @@
 """Every verb of this repository. Plain `nox` runs what CI runs; `nox -l` lists the others."""
 
 import datetime
+import functools
 import hashlib
 import shutil
 import sys
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import nox
@@ -17,7 +19,7 @@ import nox
 ROOT = Path(__file__).parent.resolve()
 sys.path.insert(0, str(ROOT / "tools"))
 
-from releasing import checks, contents, cutting, floors, history, tree  # noqa: E402
+from releasing import checks, contents, cutting, floors, history, records, tree  # noqa: E402
 from releasing import compat as meetings  # noqa: E402
 
 nox.needs_version = ">=2025.5.1"
@@ -35,11 +37,28 @@ PLACEMENTS = ("single", "split", "ddp2", "fsdp2", "fsdp2_offload")  # tests/gpu 
 MAX_LINES = 400
 OWN = tree.packages(ROOT)
 EXTRAS = {"encoders": ["cosmos", "prompt", "video", "vision"], "fusion": ["lora"], "train": ["lora"]}
-DRILL = {"PYTHONPATH": str(ROOT / "tools")}
+TOOLS = {"PYTHONPATH": str(ROOT / "tools")}
 LMMS_EVAL = "lmms-eval==0.7.3"
 LMMS_EVAL_IMPORTS = ("evaluate", "loguru", "numexpr", "python-dotenv", "pytz", "sacrebleu", "scikit-learn")
 
 each_package = nox.parametrize("package", [nox.param(package, id=package) for package in PACKAGES])
+
+
+def recorded(session_function: Callable[..., None]) -> Callable[..., None]:
+    """Write down that a session was green on the committed tree, for `release`: all of it, in a new environment."""
+
+    @functools.wraps(session_function)
+    def run(session: nox.Session, **parameters: object) -> None:
+        environment, before = Path(session.env_dir), records.committed_tree(ROOT)
+        used = environment / "used"  # nox -r leaves it where it is, and -R tests older wheels
+        whole = environment.is_dir() and not used.exists() and not session.posargs
+        if environment.is_dir():
+            used.touch()
+        session_function(session, **parameters)
+        if whole and before and records.committed_tree(ROOT) == before:
+            records.write(session.cache_dir / "green", before, session.name)
+
+    return run
 
 
 def folder(package: str) -> Path:
@@ -105,6 +124,7 @@ def run_pytest(session: nox.Session, packages: list[str], where: str, *options: 
 
 
 @nox.session
+@recorded
 def lint(session: nox.Session) -> None:
     """Style, spelling, file length, and workflows that leak nothing."""
     session.install(*CONSTRAINTS, "ruff", "codespell", "zizmor")
@@ -124,6 +144,7 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session
+@recorded
 def typecheck(session: nox.Session) -> None:
     """Pyright over the sources of all four packages."""
     install(session, list(PACKAGES), "pyright", "peft")  # peft: of an extra, and imported where asked for
@@ -132,6 +153,7 @@ def typecheck(session: nox.Session) -> None:
 
 @nox.session
 @each_package
+@recorded
 def tests(session: nox.Session, package: str) -> None:
     """One package's tests on its built wheel, with nothing but what it declares."""
     packages = with_siblings(package)
@@ -140,6 +162,7 @@ def tests(session: nox.Session, package: str) -> None:
 
 
 @nox.session
+@recorded
 def integration(session: nox.Session) -> None:
     """What spans packages, on all four wheels, with a third party's encoder beside them."""
     plugin = wheel(session, PLUGIN)
@@ -153,6 +176,7 @@ def integration(session: nox.Session) -> None:
 
 @nox.session
 @each_package
+@recorded
 def build(session: nox.Session, package: str) -> None:
     """Build one package's sdist, and its wheel from that, into dist/; inspect both; run its README in a bare venv."""
     session.install(*CONSTRAINTS, "build", "hatchling", "twine", "check-wheel-contents")
@@ -197,6 +221,7 @@ def stop_at(session: nox.Session, faults: list[str]) -> None:
 
 
 @nox.session
+@recorded
 def ranges(session: nox.Session) -> None:
     """Whether the ranges between the packages are true: by rule, and with all four wheels in one environment."""
     stop_at(session, checks.range_check(ROOT))
@@ -205,6 +230,7 @@ def ranges(session: nox.Session) -> None:
 
 @nox.session
 @each_package
+@recorded
 def changelog(session: nox.Session, package: str) -> None:
     """Whether what changed since the last release has fragments that render, and the version that they ask for."""
     stop_at(session, checks.changelog_check(OWN[package], session.cache_dir / "releases"))
@@ -214,6 +240,7 @@ def changelog(session: nox.Session, package: str) -> None:
 
 @nox.session
 @each_package
+@recorded
 def api(session: nox.Session, package: str) -> None:
     """The public names and signatures against the last release: what breaks needs a breaking fragment."""
     last = history.last_release(OWN[package])
@@ -223,8 +250,7 @@ def api(session: nox.Session, package: str) -> None:
     session.install(*CONSTRAINTS, "griffe", "packaging")
     before = history.checkout(ROOT, last, session.cache_dir / "releases")
     script = ["python", "-m", "releasing.public_api", package, str(before), str(ROOT)]
-    paths = {"PYTHONPATH": str(ROOT / "tools")}
-    found = str(session.run(*script, env=paths, success_codes=[0, 3], silent=True)).strip()
+    found = str(session.run(*script, env=TOOLS, success_codes=[0, 3], silent=True)).strip()
     if found and "breaking" not in OWN[package].kinds:
         session.error(f"without a fragment of type breaking, since {last.version}:\n{found}")
     session.log(f"since {last.version}: {found or 'nothing is broken'}")
@@ -232,6 +258,7 @@ def api(session: nox.Session, package: str) -> None:
 
 @nox.session(default=False)
 @each_package
+@recorded
 def minimums(session: nox.Session, package: str) -> None:
     """One package's tests at the lowest versions that it declares; torch alone stays at constraints/ci.txt's."""
     pins = ROOT / "constraints/ci.txt"
@@ -244,6 +271,7 @@ def minimums(session: nox.Session, package: str) -> None:
 @nox.session(default=False)
 @nox.parametrize("side", [nox.param(side, id=side) for side in meetings.SIDES])
 @nox.parametrize("edge", [nox.param(edge, id="-".join(edge)) for edge in tree.edges(ROOT)])
+@recorded
 def compat(session: nox.Session, edge: tuple[str, str], side: str) -> None:
     """The consumer's tests where one of two packages is a released one: pass, fail, or refused by range."""
     met = meetings.meeting(ROOT, *edge, side, session.cache_dir / "releases")
@@ -266,6 +294,7 @@ def compat(session: nox.Session, edge: tuple[str, str], side: str) -> None:
 
 
 @nox.session(default=False)
+@recorded
 def checkpoints(session: nox.Session) -> None:
     """An adapter and a whole checkpoint that the last released theworld-fusion wrote give the same answers in HEAD."""
     together = meetings.last_released(OWN["fusion"], session.cache_dir / "releases")
@@ -285,9 +314,13 @@ def release(session: nox.Session, package: str) -> None:
     """Cut a release on a clean main: refuse, or check all, write, commit, tag, and print how to push. Never pushes."""
     one = OWN[package]
     stop_at(session, checks.release_check(one) + checks.gates_fault(ROOT, session.posargs))
-    verb = [sys.executable, "-m", "nox", "-s"]
-    for gate in checks.gates(ROOT, package, session.posargs):
-        session.run(*verb, gate, external=True)
+    verb, scratch = [sys.executable, "-m", "nox", "-s"], session.cache_dir
+    done = records.green(scratch / "green", str(records.committed_tree(ROOT)))
+    for gate in checks.gates(ROOT, package, session.posargs, scratch / "releases"):
+        if gate in done:
+            session.log(f"{gate} was green on this tree at {done[gate]:%H:%M} UTC")
+        else:
+            session.run(*verb, gate, external=True)
     session.install(*CONSTRAINTS, "towncrier")
     version, today = checks.release_version(one), datetime.datetime.now(datetime.UTC).date()
     building = [*verb, f"build({package})", "--", "--no-example"]
@@ -299,18 +332,12 @@ def release(session: nox.Session, package: str) -> None:
 @nox.session(default=False)
 def release_drill(session: nox.Session) -> None:
     """In a scratch clone: what has to be refused is, then first releases of all four, and one of encoders alone."""
-    session.run(
-        sys.executable,
-        "-m",
-        "releasing.drill",
-        str(ROOT),
-        str(Path(session.create_tmp()).resolve()),
-        external=True,
-        env=DRILL,
-    )
+    scratch = str(Path(session.create_tmp()).resolve())
+    session.run(sys.executable, "-m", "releasing.drill", str(ROOT), scratch, external=True, env=TOOLS)
 
 
 @nox.session
+@recorded
 def docs(session: nox.Session) -> None:
     """Build the pages into docs/_build/html, warnings being errors; run their examples; look up every name on them."""
     install(session, list(PACKAGES), "sphinx", "furo", "myst-parser", "nox", "pytest")

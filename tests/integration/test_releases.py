@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
-from releasing import checks, compat, floors, history, versions
+from releasing import checks, compat, floors, history, records, versions
 from releasing.tree import PACKAGES, Package, edges, packages
 
 ROOT = Path(__file__).parents[2]
@@ -146,7 +146,9 @@ def test_nothing_is_released_only_while_no_changelog_says_so(clone: Clone, tmp_p
         history.last_release(packages(shallow)["tokens"])
 
 
-def test_releases_are_found_by_tags_and_without_them_by_subjects(clone: Clone, tmp_path: Path) -> None:
+def test_releases_are_found_by_tags_and_without_them_by_subjects(
+    clone: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clone.all_released()
     clone.release("encoders", "0.1.1")
     clone.commit("Release theworld-encoders 9.9.9 some day")  # says more, so it is none
@@ -155,7 +157,10 @@ def test_releases_are_found_by_tags_and_without_them_by_subjects(clone: Clone, t
     for tag in clone.git("tag").split():
         clone.git("tag", "--delete", tag)
     assert history.releases(clone.package("encoders")) == by_tag
-    assert history.package_at(clone.root, by_tag[1], tmp_path).version == V("0.1.0")
+    monkeypatch.chdir(tmp_path)
+    first = history.package_at(clone.root, by_tag[1], Path("scratch"))
+    monkeypatch.chdir(clone.root)  # as the session that runs the tests of a release does
+    assert first.version == V("0.1.0")
 
 
 def test_who_meets_after_a_breaking_release_of_one_package(clone: Clone, tmp_path: Path) -> None:
@@ -181,6 +186,53 @@ def test_who_meets_after_a_breaking_release_of_one_package(clone: Clone, tmp_pat
     assert versions_of("fusion", "train", "head-consumer") == {  # train in the tree has not followed yet
         "tokens": "0.1.1.dev0", "encoders": "0.1.0", "fusion": "0.1.0", "train": "0.1.1.dev0",
     }  # fmt: skip
+
+
+def test_a_release_tests_each_meeting_once(clone: Clone, tmp_path: Path) -> None:
+    clone.all_released()
+
+    def sessions(provider: str) -> list[str]:
+        return compat.sessions(clone.root, provider, "fusion", tmp_path)
+
+    assert sessions("tokens") == ["tests(fusion)", "tests(fusion)"]  # HEAD's code on both sides, versions aside
+    clone.write("tokens", "src/theworld_tokens/__init__.py", "A = 1\n")
+    clone.commit("Change tokens")
+    assert sessions("tokens") == ["compat(tokens-fusion, head-consumer)", "tests(fusion)"]
+    clone.release("tokens", "0.1.1")
+    assert sessions("tokens") == ["tests(fusion)", "tests(fusion)", "compat(tokens-fusion, floor)"]
+    clone.write("fusion", "tests/test_more.py", "")
+    ours = ["tests(fusion)", "compat(tokens-fusion, head-provider)", "compat(tokens-fusion, floor)"]
+    assert sessions("tokens") == ours  # the released consumer is tested by its own tests
+    clone.set("fusion", "0.1.1.dev0", {"tokens": ">=0.1.1,<0.2", "encoders": ">=0.1.0,<0.2"})
+    assert sessions("tokens") == ours[:2]
+    gates = checks.gates(clone.root, "fusion", [], tmp_path)
+    assert gates.count("tests(fusion)") == 1
+    assert set(ours[:2]) < set(gates)
+
+
+def test_a_green_session_counts_for_the_same_files_today(
+    clone: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = records.committed_tree(clone.root)
+    assert tree is not None
+    assert records.green(tmp_path, tree) == {}
+    for session in ("lint", "compat(tokens-fusion, floor)"):
+        records.write(tmp_path, tree, session)
+    assert list(records.green(tmp_path, tree)) == ["lint", "compat(tokens-fusion, floor)"]
+    clone.commit("Say nothing")
+    assert records.committed_tree(clone.root) == tree
+    clone.write("tokens", "note.txt", "left lying about")
+    assert records.committed_tree(clone.root) is None
+    clone.commit("Add a note")
+    other = records.committed_tree(clone.root)
+    assert other not in (None, tree)
+    assert records.green(tmp_path, str(other)) == {}
+    monkeypatch.setattr(records.platform, "python_version", lambda: "3.99.0")
+    assert records.green(tmp_path, tree) == {}
+    monkeypatch.undo()
+    monkeypatch.setattr(records, "LASTS", records.timedelta(0))
+    assert records.green(tmp_path, tree) == {}
+    assert records.committed_tree(tmp_path) is None  # an unpacked archive has no history
 
 
 def test_a_refusal_without_a_break_is_a_fault(clone: Clone, tmp_path: Path) -> None:
@@ -243,11 +295,12 @@ def test_a_release_is_refused(clone: Clone) -> None:
     assert "Write >=0.1.0." in checks.release_check(clone.package("fusion"))[0]
 
 
-def test_a_real_clone_cannot_leave_gates_out(clone: Clone) -> None:
+def test_a_real_clone_cannot_leave_gates_out(clone: Clone, tmp_path: Path) -> None:
     short = ["--gates", "lint"]
     assert checks.gates_fault(clone.root, short) == []
-    assert checks.gates(clone.root, "fusion", short) == ["lint"]
-    assert {"lint", "tests(fusion)", "compat(fusion-train, floor)"} <= set(checks.gates(clone.root, "fusion", []))
+    assert checks.gates(clone.root, "fusion", short, tmp_path) == ["lint"]
+    wanted = {"lint", "tests(fusion)", "compat(fusion-train, floor)"}
+    assert wanted <= set(checks.gates(clone.root, "fusion", [], tmp_path))
     clone.git("remote", "add", "origin", "https://example.invalid/theworld.git")
     assert "leave it out" in checks.gates_fault(clone.root, short)[0].lower()
     assert "--force is no option" in checks.gates_fault(clone.root, ["--force"])[0]

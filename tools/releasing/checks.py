@@ -6,7 +6,8 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from releasing.compat import SIDES, unreleased_floors
+from releasing.compat import sessions as compat_sessions
+from releasing.compat import unreleased_floors
 from releasing.history import Release, changed, git, last_release, package_at, releases, tag
 from releasing.tree import Package, edges, packages
 from releasing.versions import final, range_faults, version_fault
@@ -57,16 +58,17 @@ def release_check(package: Package) -> list[str]:
     return faults + unreleased_floors(package, released)
 
 
-def gates(root: Path, name: str, arguments: Sequence[str]) -> list[str]:
+def gates(root: Path, name: str, arguments: Sequence[str], scratch: Path) -> list[str]:
     """Sessions that have to be green before a release; ``--gates`` leaves most of them out, for a drill."""
-    around = [edge for edge in edges(root) if name in edge]
     sessions = [
         "lint",
         "typecheck",
         *(f"{verb}({name})" for verb in ("changelog", "api", "build", "tests", "minimums")),
     ]
     sessions += ["ranges", "integration", "docs", "checkpoints"]
-    sessions += [f"compat({provider}-{consumer}, {side})" for provider, consumer in around for side in SIDES]
+    for edge in edges(root):
+        sessions += compat_sessions(root, *edge, scratch) if name in edge else []
+    sessions = list(dict.fromkeys(sessions))
     if not arguments:
         return sessions
     return [session for session in sessions if session.partition("(")[0] in arguments[1].split(",")]

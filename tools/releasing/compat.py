@@ -70,6 +70,22 @@ def meeting(root: Path, provider: str, consumer: str, side: str, scratch: Path) 
     return Meeting(consumer=ours, together=together)
 
 
+def sessions(root: Path, provider: str, consumer: str, scratch: Path) -> list[str]:
+    """Sessions that test one edge for a release, each meeting once.
+
+    Where all the code that meets is HEAD's and only versions are not, as right after a release, ``tests(consumer)`` is
+    that test.
+    """
+    head = packages(root)
+    found = dict[tuple[Package, ...] | str, str]()
+    for side in SIDES:
+        met = meeting(root, provider, consumer, side, scratch)
+        same = met.consumer is not None and all(_code(one) == _code(head[one.name]) for one in met.together)
+        name = f"tests({consumer})" if same else f"compat({provider}-{consumer}, {side})"
+        found.setdefault(met.together if met.consumer else side, name)
+    return list(found.values())
+
+
 def last_released(package: Package, scratch: Path) -> tuple[Package, ...] | None:
     """The last release of a package, with the newest siblings that it takes; ``None`` before there is one."""
     past = {name: releases(one) for name, one in packages(package.root).items()}
@@ -127,6 +143,18 @@ def _needed(package: Package) -> set[str]:
     """Siblings that come with a package, theirs too."""
     around = packages(package.root)
     return set(package.siblings).union(*(_needed(around[name]) for name in package.siblings))
+
+
+def _code(package: Package) -> dict[str, object]:
+    """All that could change a test's result: sources, tests, and metadata but for the version."""
+    files = (path for part in ("src", "tests") for path in sorted((package.folder / part).rglob("*")))
+    code = dict[str, object]()
+    for path in files:
+        if path.is_file() and "__pycache__" not in path.parts:
+            code[path.relative_to(package.folder).as_posix()] = path.read_bytes()
+    metadata = package.metadata
+    metadata["project"].pop("version")
+    return code | {"pyproject.toml": metadata}
 
 
 def _named(package: Package) -> str:

@@ -97,7 +97,10 @@ def first_releases(drill: Drill) -> None:
                 drill.ask(name, sibling, ">=0.1.0,<0.2")
             drill.commit(f"Let theworld-{name} begin at released versions")
         start = git(drill.root, "rev-parse", "HEAD")
-        drill.expect(f"release({name})", *GATES, says=rf"git push --atomic origin main theworld-{name}-v0\.1\.0")
+        says = rf"git push --atomic origin main theworld-{name}-v0\.1\.0"
+        if name == "tokens":  # as the drill's first step was
+            says = rf"api\(tokens\) was green on this tree.*{says}"
+        drill.expect(f"release({name})", *GATES, says=says)
         subjects = git(drill.root, "log", "--format=%s", f"{start}..HEAD").splitlines()
         assert subjects == [f"Begin theworld-{name} 0.1.1.dev0", f"Release theworld-{name} 0.1.0"], subjects
         assert str(package.version) == "0.1.1.dev0", package.version

@@ -86,7 +86,7 @@ def changed(package: Package, since: Release) -> list[str]:
 
 def checkout(root: Path, release: Release, into: Path) -> Path:
     """The whole tree as of a release, in a folder of ``into``, without touching the working tree."""
-    folder = into / release.commit
+    folder = into.resolve() / release.commit  # sessions change their working directory
     if not folder.is_dir():
         command = ["git", "-c", f"safe.directory={root.resolve()}", "archive", release.commit]
         archive = subprocess.run(command, cwd=root, capture_output=True, check=True).stdout

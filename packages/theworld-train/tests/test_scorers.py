@@ -866,9 +866,9 @@ def test_dress_changes_nothing() -> None:
     ],
 )
 def test_long_answers_take_no_long_time(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     for read in (truth, quantity, clock):
         read(text)
     letters(text, CLOSER)
     relation(text, "left", (0, 1))
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2  # of this process, whatever else runs on the machine
