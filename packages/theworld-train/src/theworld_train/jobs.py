@@ -11,7 +11,6 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnContext
 from multiprocessing.reduction import ForkingPickler
 from threading import Lock, Thread
 from types import TracebackType
@@ -104,7 +103,7 @@ class _Worker:
     """One process, as the thread sees it that gives it work."""
 
     def __init__(self) -> None:
-        context: SpawnContext = multiprocessing.get_context("spawn")  # a fork would inherit locks that torch holds
+        context = multiprocessing.get_context("spawn")  # a fork would inherit locks that torch holds
         self._connection, other = context.Pipe()
         self._process = context.Process(target=_serve, args=(other,))
         self._process.start()
@@ -172,7 +171,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _outcome(report: Report, given: bytes) -> Any:
+def _outcome(report: Report, given: bytes) -> memoryview:
     """What came of a piece of work, as bytes that the parent can surely read."""
     try:
         work, args, kwargs = pickle.loads(given)
@@ -183,6 +182,6 @@ def _outcome(report: Report, given: bytes) -> Any:
             error.add_note(f"In the process that did the work:\n{raised}")
             failed = ForkingPickler.dumps(("failed", error))
             pickle.loads(failed)  # errors with arguments of their own often do not survive this
-        except Exception:  # noqa: BLE001
+        except Exception:  # noqa: BLE001 - pickling runs code of the error's own
             failed = ForkingPickler.dumps(("failed", RuntimeError(raised)))
         return failed
