@@ -11,7 +11,7 @@ from benchmarks.models import IDS, Size, build, features, geometry, labels, pict
 from benchmarks.predecessor import Predecessor
 from benchmarks.row import Row, counted
 from theworld_fusion import TheWorldForConditionalGeneration
-from theworld_fusion.loss import supervised_loss
+from theworld_fusion.loss import supervised, supervised_loss
 
 
 def counted_rows() -> Iterator[Row]:
@@ -59,10 +59,12 @@ def prefill_predecessor(model: TheWorldForConditionalGeneration, inputs: dict[st
 def train(model: TheWorldForConditionalGeneration, inputs: dict[str, Tensor], *, ahead: bool) -> int:
     """With live towers, or with what they give computed ahead."""
     given = features(model, picture(model), vision=True) if ahead else picture(model)
+    targets = labels(inputs)
+    places, words = supervised(targets, targets.shape)
 
     def step() -> None:
-        hidden = model.train().model(**inputs, **given, use_cache=False).last_hidden_state
-        supervised_loss(hidden, labels(inputs), model.lm_head).backward()
+        outputs = model.train().model(**inputs, **given, use_cache=False, hidden_to_keep=places)
+        supervised_loss(outputs.last_hidden_state, words, model.lm_head).backward()
 
     return flops(step)
 

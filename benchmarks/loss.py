@@ -13,7 +13,7 @@ from transformers.loss.loss_utils import ForCausalLMLoss
 from benchmarks.models import LABELLED, LENGTH
 from benchmarks.row import Row
 from benchmarks.timing import peak_megabytes
-from theworld_fusion.loss import CHUNK, supervised_loss
+from theworld_fusion.loss import CHUNK, supervised, supervised_loss
 from theworld_tokens import IGNORE_INDEX
 
 VOCABULARY, WIDTH, SMALL_CHUNK = 262_208, 2560, 16
@@ -51,7 +51,8 @@ def loss(hidden: Tensor, targets: Tensor, head: nn.Linear, chunk: int | None) ->
     """transformers', or ours so many positions at a time."""
     if chunk is None:
         return ForCausalLMLoss(head(hidden), targets, head.out_features)
-    return supervised_loss(hidden, targets, head, chunk=chunk)
+    places, words = supervised(targets, hidden.shape[:2])
+    return supervised_loss(hidden.flatten(0, 1)[places], words, head, chunk=chunk)
 
 
 def step(labelled: int, chunk: int | None) -> Callable[[], None]:

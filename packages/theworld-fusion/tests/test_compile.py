@@ -17,6 +17,7 @@ from theworld_fusion import TheWorldForConditionalGeneration, TheWorldProcessor
 from theworld_fusion.testing import chat, encode
 from theworld_fusion.testing import random_clip as clip
 from theworld_fusion.testing import random_picture as picture
+from theworld_tokens import IGNORE_INDEX
 
 Pair = tuple[TheWorldForConditionalGeneration, TheWorldProcessor]
 Inputs = dict[str, Any]
@@ -97,6 +98,27 @@ def test_so_it_is_with_the_world_off(lively: Pair) -> None:
 def test_inductor_gives_what_eager_gives(build_lively: Callable[..., Pair]) -> None:
     model, processor = build_lively()
     check_prefill(model, features(model, encode(processor, CHATS)), "inductor")
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # looked at by the compiler
+def test_training_steps_share_their_graphs_whatever_is_labelled(build_lively: Callable[..., Pair]) -> None:
+    """What is in front of the labels' places, and behind; again where their number changes first, is 1, or is 0."""
+    model, processor = build_lively()
+    inputs, graphs, counts = encode(processor, CHATS), Graphs(), []
+    compiled = torch.compile(model.train(), backend=graphs)
+    for number in (5, 7, 30, 1, 0, 9, 1, 0):
+        labels = inputs["input_ids"].clone()
+        labels[:, : labels.shape[1] - number] = IGNORE_INDEX
+        labels[1:] = IGNORE_INDEX
+        gradients = []
+        for one in (compiled, model):
+            model.zero_grad()
+            one(**inputs, labels=labels).loss.backward()
+            gradients.append(model.model.world_projector.norm.weight.grad)
+        torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-7)
+        assert gradients[0].any() == (number > 0)
+        counts.append(graphs.count)
+    assert counts == [2, 3, 3, 4, 5, 5, 5, 5]
 
 
 @torch.no_grad()

@@ -21,6 +21,14 @@ class GatedImageFeatures(BaseModelOutputWithPooling):
     """Image features that hold the world's already; the type says so."""
 
 
+def has_world_input(encoded: dict[str, Any] | None, *given: Any) -> bool:
+    """Whether there is world input: among ``mm_encoder_outputs``, or ``given`` otherwise."""
+    known = encoded or {}
+    return any(one is not None for one in (*given, known.get("world"))) or isinstance(
+        known.get("image"), GatedImageFeatures
+    )
+
+
 class WorldGeneration:
     """Mixed into the model before Gemma 3's class; every method is one of transformers' own hooks."""
 
@@ -99,8 +107,7 @@ class WorldGeneration:
         if ids is not None and ids.is_floating_point():
             ids = None  # the prompt was given as embeddings
         if (
-            encoded.get("world") is not None
-            or isinstance(encoded.get("image"), GatedImageFeatures)
+            has_world_input(encoded)
             or getattr(cache, HAS_WORLD, False)
             # A cache that forward() filled. Only then, for to look at ids is to wait for the device.
             or (ids is not None and cache is not None and cache.get_seq_length() and config.world_token_id in ids)

@@ -6,7 +6,7 @@ Of 1,100 tokens some 32 carry a label, and a logit for each of Gemma's 262,208 w
 Shapes: ``b`` row, ``l`` sequence, ``d`` model width, ``v`` vocabulary, ``n`` positions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,15 +23,38 @@ CHUNK = 128
 """Positions at a time: 270 MB of bfloat16 logits and their gradients, and few enough products to keep a device busy."""
 
 
-# Compilers see no fixed number of positions here: left to them, each number would be compiled anew.
+# Compilers see no fixed number of positions in these: left to them, each number would be compiled anew.
+@torch.compiler.disable
+def supervised(
+    labels: Int[Tensor, "b k"], shape: Sequence[int], shift_labels: Int[Tensor, "b k"] | None = None
+) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
+    """The places whose logits the loss is of, in ``b`` times ``l``, and the words that it wants there.
+
+    Args:
+        shape: ``b, l`` of the hidden states.
+        shift_labels: as of ``causal_lm_loss``.
+
+    Raises:
+        ValueError: there is not one label for each position.
+    """
+    targets = _shift(labels) if shift_labels is None else shift_labels
+    if targets.shape != torch.Size(shape):
+        raise ValueError(
+            f"labels have shape {tuple(targets.shape)}, and the prompt {tuple(shape)}. Give one label for each token."
+        )
+    targets = targets.flatten()
+    # The one place that waits for the device, once a step: without it, every position would have to be computed.
+    places = (targets != IGNORE_INDEX).nonzero().squeeze(1)
+    return places, targets[places]
+
+
 @torch.compiler.disable
 def supervised_loss(
-    hidden: Float[Tensor, "b l d"],
-    labels: Int[Tensor, "b k"],
+    rows: Float[Tensor, "n d"],
+    targets: Int[Tensor, " n"],
     head: Callable[[Tensor], Tensor],
     *,
     num_items_in_batch: Tensor | int | None = None,
-    shift_labels: Int[Tensor, "b k"] | None = None,
     chunk: int = CHUNK,
 ) -> Float[Tensor, ""]:
     """``causal_lm_loss`` of all logits, without making them: in memory that one chunk's logits need.
@@ -40,37 +63,18 @@ def supervised_loss(
     depend on, so that no process of several waits for them.
 
     Args:
+        rows: hidden states at the places that ``supervised`` finds, and ``targets`` the words.
         head: from hidden states ``[n, d]`` to logits ``[n, v]``. Where it is frozen, its gradient is not computed.
-        num_items_in_batch, shift_labels: as of ``causal_lm_loss``.
+        num_items_in_batch: as of ``causal_lm_loss``.
         chunk: with more positions than this, logits are computed a second time for their gradients.
-
-    Raises:
-        ValueError: there is not one label for each position.
     """
-    targets = _shift(labels) if shift_labels is None else shift_labels
-    if targets.shape != hidden.shape[:-1]:
-        raise ValueError(
-            f"labels have shape {tuple(targets.shape)}, hidden states {tuple(hidden.shape)}. Give one label for each "
-            "position."
-        )
-    targets = targets.flatten()
-    # The one place that waits for the device, once a step: without it, every position would have to be computed.
-    places = (targets != IGNORE_INDEX).nonzero().squeeze(1)
-    rows = hidden.flatten(0, 1)[places.to(hidden.device)]
-    total = sum_of_losses(rows, targets[places], head, chunk=chunk)
-    if num_items_in_batch is None:
-        return total / max(len(rows), 1)
-    return total / _count(num_items_in_batch).to(total.device)
-
-
-def sum_of_losses(
-    rows: Float[Tensor, "n d"], targets: Int[Tensor, " n"], head: Callable[[Tensor], Tensor], *, chunk: int = CHUNK
-) -> Float[Tensor, ""]:
-    """``supervised_loss`` where it is known what is labelled: the sum over hidden states and their labels."""
     run = partial(checkpoint, _sum_of_chunk, use_reentrant=False) if len(rows) > chunk else _sum_of_chunk
     # An empty tensor splits into one empty piece.
     pieces = zip(rows.split(chunk), targets.split(chunk), strict=True)
-    return torch.stack([run(head, *piece) for piece in pieces]).sum()
+    total = torch.stack([run(head, *piece) for piece in pieces]).sum()
+    if num_items_in_batch is None:
+        return total / max(len(rows), 1)
+    return total / _count(num_items_in_batch).to(total.device)
 
 
 def causal_lm_loss(

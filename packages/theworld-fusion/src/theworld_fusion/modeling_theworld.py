@@ -6,7 +6,6 @@ With no world input, ``forward`` does what Gemma 3's does, so world off equals t
 the loss in training, which is computed without them, up to rounding.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -28,17 +27,16 @@ from theworld_encoders.encoder import by_shape
 from theworld_encoders.registry import encoder_class
 from theworld_fusion.configuration_theworld import TheWorldConfig
 from theworld_fusion.gate import WorldGate
-from theworld_fusion.generation import BOUNDARIES, GatedImageFeatures, WorldGeneration
+from theworld_fusion.generation import BOUNDARIES, GatedImageFeatures, WorldGeneration, has_world_input
 from theworld_fusion.image_projector import ImageProjector
-from theworld_fusion.loss import causal_lm_loss, supervised_loss
+from theworld_fusion.last_layer import LastLayer, last_places
+from theworld_fusion.loss import causal_lm_loss, supervised, supervised_loss
 from theworld_fusion.names import translate_gemmas_names
 from theworld_fusion.packing import packed_masks
 from theworld_fusion.projector import WorldProjector
 from theworld_fusion.scatter import scatter_features
+from theworld_fusion.world_input import WorldInput, check_pixels, to_parameter
 from theworld_tokens import IGNORE_INDEX
-
-WorldInput = Tensor | Sequence[Tensor]
-"""One tensor where all items have one shape, else one tensor per item."""
 
 
 class TheWorldPreTrainedModel(Gemma3PreTrainedModel):
@@ -73,6 +71,8 @@ class TheWorldModel(TheWorldPreTrainedModel, Gemma3Model):
         self.multi_modal_projector = ImageProjector(config)
         self.vocab_size = config.text_config.vocab_size
         self.language_model = AutoModel.from_config(config.text_config)
+        last = config.text_config.num_hidden_layers - 1
+        self.language_model.layers[last] = LastLayer(config.text_config, last)
         if config.world_fusion != "none":
             world = config.world_config
             self.world_encoder = encoder_class(world.encoder).from_config(
@@ -81,9 +81,9 @@ class TheWorldModel(TheWorldPreTrainedModel, Gemma3Model):
             self.world_projector = WorldProjector(config, self.world_encoder.spec.width)
         if config.world_fusion == "gated":
             self.world_gate = WorldGate(config.text_config.hidden_size, config.text_config.rms_norm_eps)
-        # Each part of the world branch lies on one device.
-        world = [part for name, part in self.named_children() if name.startswith("world_")]
-        self._no_split_modules = {*self._no_split_modules, *(type(part).__name__ for part in world)}
+        # Each of these lies on one device.
+        whole = [LastLayer, *(type(part) for name, part in self.named_children() if name.startswith("world_"))]
+        self._no_split_modules = {*self._no_split_modules, *(kind.__name__ for kind in whole)}
         self.post_init()
 
     def get_world_features(
@@ -108,11 +108,11 @@ class TheWorldModel(TheWorldPreTrainedModel, Gemma3Model):
             raise ValueError("pass exactly one of pixel_values_world and world_features.")
         if pixel_values_world is not None:
             for item in pixel_values_world:
-                _check_pixels(item)
+                check_pixels(item)
             # Some controls have no parameters.
             like = next(self.world_encoder.parameters(), self.world_projector.norm.weight)
-            world_features = self.world_encoder.encode_items(_to(like, pixel_values_world))
-        features = _to(self.world_projector.norm.weight, world_features)
+            world_features = self.world_encoder.encode_items(to_parameter(like, pixel_values_world))
+        features = to_parameter(self.world_projector.norm.weight, world_features)
         return BaseModelOutputWithPooling(
             last_hidden_state=features, pooler_output=by_shape(self.world_projector, features)
         )
@@ -222,6 +222,8 @@ class TheWorldModel(TheWorldPreTrainedModel, Gemma3Model):
                 ``ImageProjector``), ``[images, tokens, c]``.
             visible_until: ``[b, l]``, of rows that hold several sequences: see ``packed_masks``, which makes of it,
                 ``position_ids`` and ``token_type_ids`` what stands in for ``attention_mask``.
+            **kwargs: among others ``hidden_to_keep``, ``[n]``, places in ``b`` times ``l``: the last hidden states of
+                these alone are given, ``[n, d]`` (see ``LastLayer``).
 
         Raises:
             ValueError: an input is given twice or not at all, or world and image features do not belong together.
@@ -314,6 +316,16 @@ class TheWorldForConditionalGeneration(
         if labels is not None and input_ids is not None:
             for token_id in self.config.world_token_ids:
                 labels = torch.where(input_ids == token_id, IGNORE_INDEX, labels)
+        if skip_logits is None:
+            skip_logits = self.training and labels is not None and self.loss_function is causal_lm_loss
+        if skip_logits and labels is None:
+            raise ValueError("skip_logits=True leaves nothing to compute without labels. Pass labels.")
+        tokens, places, words = input_ids if inputs_embeds is None else inputs_embeds, None, None
+        if skip_logits and tokens is not None:
+            places, words = supervised(labels, tokens.shape[:2], kwargs.get("shift_labels"))
+        elif has_world_input(mm_encoder_outputs, pixel_values_world, world_features):  # else this is Gemma 3 to the bit
+            places = last_places(tokens, logits_to_keep)
+        keep = None if places is None or not len(places) or self._gives_hidden_states(kwargs) else places
         outputs = self.model(
             input_ids=input_ids,
             pixel_values=pixel_values,
@@ -328,19 +340,18 @@ class TheWorldForConditionalGeneration(
             pixel_values_world=pixel_values_world,
             world_features=world_features,
             image_features=image_features,
+            hidden_to_keep=keep,
             return_dict=True,
             **kwargs,
         )
         hidden, logits, loss = outputs.last_hidden_state, None, None
-        if skip_logits is None:
-            skip_logits = self.training and labels is not None and self.loss_function is causal_lm_loss
         if skip_logits:
-            if labels is None:
-                raise ValueError("skip_logits=True leaves nothing to compute without labels. Pass labels.")
-            settings = {name: kwargs.get(name) for name in ("num_items_in_batch", "shift_labels")}
-            loss = supervised_loss(hidden, labels, self._logits, **settings)
+            rows = hidden.flatten(0, 1)[places.to(hidden.device)] if keep is None else hidden
+            loss = supervised_loss(rows, words, self._logits, num_items_in_batch=kwargs.get("num_items_in_batch"))
         else:
-            if isinstance(logits_to_keep, Tensor) or logits_to_keep != hidden.shape[1]:
+            if keep is not None:
+                hidden = hidden.unflatten(0, (len(tokens), -1))
+            elif isinstance(logits_to_keep, Tensor) or logits_to_keep != hidden.shape[1]:
                 hidden = slice_logits_to_keep(hidden, logits_to_keep)
             logits = self._logits(hidden)
             if labels is not None:
@@ -353,6 +364,9 @@ class TheWorldForConditionalGeneration(
             attentions=outputs.attentions,
             image_hidden_states=outputs.image_hidden_states,
         )
+
+    def _gives_hidden_states(self, kwargs: dict[str, Any]) -> bool:
+        return bool(kwargs.get("output_hidden_states", self.config.text_config.output_hidden_states))
 
     def enable_input_require_grads(self) -> None:
         """Activation checkpointing asks for it: the inputs of parts that train something carry gradients.
@@ -375,22 +389,3 @@ class TheWorldForConditionalGeneration(
         logits = rows.view(*hidden.shape[:-1], rows.shape[-1])
         cap = self.config.text_config.final_logit_softcapping
         return logits if cap is None else cap * torch.tanh(logits / cap)
-
-
-def _to(parameter: Tensor, items: WorldInput) -> list[Tensor]:
-    """The items in the parameter's dtype and on its device; where it is offloaded, accelerate moves them."""
-    device = None if parameter.is_meta else parameter.device
-    return [item.to(device=device, dtype=parameter.dtype) for item in items]
-
-
-def _check_pixels(item: Tensor) -> None:
-    """Only what is known without waiting for the device; the processor checks the values."""
-    if item.ndim != 4 or item.shape[1] != 3:
-        raise ValueError(
-            f"an item of pixel_values_world has shape {tuple(item.shape)}. Give [frames, 3, height, width], as the "
-            "processor does."
-        )
-    if not item.is_floating_point():
-        raise ValueError(
-            f"pixel_values_world is of {item.dtype}. Give floating point numbers in [-1, 1], as the processor does."
-        )

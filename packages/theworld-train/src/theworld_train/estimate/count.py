@@ -1,5 +1,5 @@
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false, reportReturnType=false
-# transformers annotates sub-configurations otherwise than they are.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false, reportReturnType=false, reportCallIssue=false
+# transformers annotates sub-configurations, and torch what it keeps from compilers, otherwise than they are.
 """One training step of a recipe's stage, run on tensors without values: what it computes, and what it keeps.
 
 The model, the loss, the trained parts and the optimiser are the real ones, so there is no formula that could forget a
@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from theworld_fusion import TheWorldForConditionalGeneration
-from theworld_fusion.loss import sum_of_losses
+from theworld_fusion.loss import supervised_loss
 from theworld_fusion.slots import num_slots
 from theworld_train.data.packing import row_limit
 from theworld_train.estimate.sizes import config_of
@@ -112,11 +112,12 @@ def count_step(recipe: Recipe, stage: int = 0, geometry: Geometry | None = None)
         if recipe.batch.packing != "none":  # masks are as large whoever sees whom
             inputs |= {name: torch.zeros_like(ids) for name in ("position_ids", "visible_until")}
 
+        places = torch.arange(batch_rows * in_row * geometry.labelled)  # which they are makes no difference
+
         def step() -> None:
             with torch.autocast("cpu", torch.bfloat16) if dtype == torch.bfloat16 else nullcontext():
-                hidden = model.model(input_ids=ids, **inputs, use_cache=False).last_hidden_state
-                labelled = hidden[:, -geometry.labelled * in_row :].flatten(0, 1)
-                loss = sum_of_losses(labelled, ids.new_zeros(len(labelled)), model.lm_head)
+                outputs = model.model(input_ids=ids, **inputs, use_cache=False, hidden_to_keep=places)
+                loss = supervised_loss(outputs.last_hidden_state, torch.zeros_like(places), model.lm_head)
             loss.backward()
 
         live = _Live()
