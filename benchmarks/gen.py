@@ -15,6 +15,8 @@ from benchmarks.timing import interleaved, medians, ratio
 from theworld_fusion import PrefixCache, TheWorldForConditionalGeneration
 
 TOKENS = 32
+REPEATS = 15
+"""Of what is to be told apart by a few per cent."""
 FLOAT32 = {"dtype": "float32"}
 """Where a CPU has instructions for bfloat16, products cost next to nothing and ratios are those of the rest."""
 
@@ -34,11 +36,11 @@ def timed_rows(full: bool) -> Iterator[Row]:
         "predecessor": lambda: before.generate(given, TOKENS),
     }
     same(arms["ours"](), arms["cached"]())
-    times = interleaved(arms, repeats=9)
+    times = interleaved(arms, REPEATS)
     about: dict[str, Any] = {
         "geometry": {**geometry("mid"), "tokens": TOKENS},
         "arms": medians(times),
-        "repeats": 9,
+        "repeats": REPEATS,
         **FLOAT32,
     }
     yield Row(name="gen.overhead", **ratio(times["ours"], times["plain"]), **about)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.gen import FLOAT32
+from benchmarks.gen import FLOAT32, REPEATS
 from benchmarks.models import Size, build, features, geometry, labels, picture, prompt
 from benchmarks.predecessor import Predecessor, check_live
 from benchmarks.row import Row
@@ -32,8 +32,9 @@ def steps(size: Size) -> Iterator[Row]:
     losses = {name: work() for name, work in arms.items()}
     if max(losses.values()) - min(losses.values()) > 0.01 * max(losses.values()):
         raise RuntimeError(f"the arms' losses are {losses}: they do not compute the same.")
-    times = interleaved(arms)
-    about: dict[str, Any] = {"geometry": geometry(size, BATCH), "arms": medians(times), "repeats": 7, **FLOAT32}
+    repeats = REPEATS if size == "mid" else 7
+    times = interleaved(arms, repeats)
+    about: dict[str, Any] = {"geometry": geometry(size, BATCH), "arms": medians(times), "repeats": repeats, **FLOAT32}
     before = times["predecessor"]
     yield Row(name=f"train.step_vs_predecessor_{size}", **ratio(before, times["cached"]), **about)
     yield Row(name=f"train.step_vs_predecessor_{size}_live", **ratio(before, times["live"]), **about)
