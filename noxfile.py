@@ -45,17 +45,17 @@ each_package = nox.parametrize("package", [nox.param(package, id=package) for pa
 
 
 def recorded(session_function: Callable[..., None]) -> Callable[..., None]:
-    """Write down that a session was green on the committed tree, for `release`: all of it, in a new environment."""
+    """Write down that a session was green on the committed files, for `release`: all of it, in a new environment."""
 
     @functools.wraps(session_function)
     def run(session: nox.Session, **parameters: object) -> None:
-        environment, before = Path(session.env_dir), records.committed_tree(ROOT)
+        environment, before = Path(session.env_dir), records.state(ROOT, session.name)
         used = environment / "used"  # nox -r leaves it where it is, and -R tests older wheels
         whole = environment.is_dir() and not used.exists() and not session.posargs
         if environment.is_dir():
             used.touch()
         session_function(session, **parameters)
-        if whole and before and records.committed_tree(ROOT) == before:
+        if whole and before and records.state(ROOT, session.name) == before:
             records.write(session.cache_dir / "green", before, session.name)
 
     return run
@@ -315,10 +315,11 @@ def release(session: nox.Session, package: str) -> None:
     one = OWN[package]
     stop_at(session, checks.release_check(one) + checks.gates_fault(ROOT, session.posargs))
     verb, scratch = [sys.executable, "-m", "nox", "-s"], session.cache_dir
-    done = records.green(scratch / "green", str(records.committed_tree(ROOT)))
-    for gate in checks.gates(ROOT, package, session.posargs, scratch / "releases"):
+    gates = checks.gates(ROOT, package, session.posargs, scratch / "releases")
+    done = records.green(scratch / "green", ROOT, gates)
+    for gate in gates:
         if gate in done:
-            session.log(f"{gate} was green on this tree at {done[gate]:%H:%M} UTC")
+            session.log(f"{gate} was green on these files at {done[gate]:%H:%M} UTC")
         else:
             session.run(*verb, gate, external=True)
     session.install(*CONSTRAINTS, "towncrier")

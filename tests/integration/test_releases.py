@@ -213,26 +213,60 @@ def test_a_release_tests_each_meeting_once(clone: Clone, tmp_path: Path) -> None
 def test_a_green_session_counts_for_the_same_files_today(
     clone: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tree = records.committed_tree(clone.root)
-    assert tree is not None
-    assert records.green(tmp_path, tree) == {}
-    for session in ("lint", "compat(tokens-fusion, floor)"):
-        records.write(tmp_path, tree, session)
-    assert list(records.green(tmp_path, tree)) == ["lint", "compat(tokens-fusion, floor)"]
+    sessions = ["lint", "compat(tokens-fusion, floor)", "tests(fusion)"]
+
+    def green() -> list[str]:
+        return list(records.green(tmp_path, clone.root, [*sessions, "docs"]))
+
+    assert green() == []
+    for session in sessions:
+        records.write(tmp_path, str(records.state(clone.root, session)), session)
+    assert green() == sessions
     clone.commit("Say nothing")
-    assert records.committed_tree(clone.root) == tree
+    assert green() == sessions
     clone.write("tokens", "note.txt", "left lying about")
-    assert records.committed_tree(clone.root) is None
+    assert {records.state(clone.root, session) for session in sessions} == {None}
+    assert green() == []
     clone.commit("Add a note")
-    other = records.committed_tree(clone.root)
-    assert other not in (None, tree)
-    assert records.green(tmp_path, str(other)) == {}
-    monkeypatch.setattr(records.platform, "python_version", lambda: "3.99.0")
-    assert records.green(tmp_path, tree) == {}
-    monkeypatch.undo()
+    assert green() == []
+    clone.git("reset", "--hard", "HEAD~")
+    assert green() == sessions
+    with monkeypatch.context() as patch:
+        patch.setattr(records.platform, "python_version", lambda: "3.99.0")
+        assert green() == []
     monkeypatch.setattr(records, "LASTS", records.timedelta(0))
-    assert records.green(tmp_path, tree) == {}
-    assert records.committed_tree(tmp_path) is None  # an unpacked archive has no history
+    assert green() == []
+    assert records.state(tmp_path, "lint") is None  # an unpacked archive has no history
+
+
+def test_tests_stay_green_over_what_a_release_writes(clone: Clone) -> None:
+    sessions = ("lint", "ranges", "build(encoders)", "typecheck", "tests(encoders)", "tests(fusion)", "minimums(train)")
+
+    def changed() -> set[str]:
+        clone.commit("Change something")
+        before = dict(known)
+        known.update({session: str(records.state(clone.root, session)) for session in sessions})
+        return {session for session in sessions if known[session] != before.get(session)}
+
+    known = dict[str, str]()
+    clone.set("tokens", "0.1.0.dev0", {})
+    assert changed() == set(sessions)
+    of_versions = {"lint", "ranges", "build(encoders)"}
+    clone.release("tokens", "0.1.0")
+    assert changed() == of_versions
+    clone.set("fusion", "0.1.0.dev0", {"tokens": ">=0.1.0,<0.2", "encoders[cosmos]": ">=0.1.0.dev0,<0.2"})
+    assert changed() == {*of_versions, "typecheck", "tests(fusion)", "minimums(train)"}  # it asks for an extra now
+    clone.set("fusion", "0.1.1.dev0", {"tokens": ">=0.1.0,<0.2", "encoders[cosmos]": ">=0.1.0,<0.3"})
+    assert changed() == of_versions
+    clone.write("fusion", "src/theworld_fusion/new.py", "x = 1")
+    assert changed() == {*of_versions, "typecheck", "tests(fusion)", "minimums(train)"}
+    clone.write("fusion", "changelog.d/+new.feature.md", "A number.")
+    assert changed() == of_versions
+    (clone.root / "constraints.txt").write_text("torch==2.13.0")
+    assert changed() == set(sessions)
+    path = clone.package("encoders").folder / "pyproject.toml"
+    path.write_text(path.read_text() + '\n[project.optional-dependencies]\nvideo = ["av>=14"]\n')
+    assert changed() == set(sessions)
 
 
 def test_a_refusal_without_a_break_is_a_fault(clone: Clone, tmp_path: Path) -> None:

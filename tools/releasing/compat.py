@@ -61,7 +61,7 @@ def meeting(root: Path, provider: str, consumer: str, side: str, scratch: Path) 
     others = {
         name: [head[name], *past[name]] if ours.root == root else [*past[name], head[name]]
         for name in head
-        if name in _needed(ours) - {provider}
+        if name in needed(ours) - {provider}
     }
     together = combine([theirs, ours], list(others.values()))
     if together is None:
@@ -92,7 +92,7 @@ def last_released(package: Package, scratch: Path) -> tuple[Package, ...] | None
     if not past[package.name]:
         return None
     newest = package_at(package.root, past[package.name][0], scratch)
-    choices = [[package_at(package.root, one, scratch) for one in past[name]] for name in sorted(_needed(newest))]
+    choices = [[package_at(package.root, one, scratch) for one in past[name]] for name in sorted(needed(newest))]
     return combine([newest], choices)
 
 
@@ -139,10 +139,10 @@ def _takes(consumer: Package, provider: str, version: Version) -> bool:
     return provider in consumer.siblings and takes(consumer.siblings[provider].specifier, version)
 
 
-def _needed(package: Package) -> set[str]:
+def needed(package: Package) -> set[str]:
     """Siblings that come with a package, theirs too."""
     around = packages(package.root)
-    return set(package.siblings).union(*(_needed(around[name]) for name in package.siblings))
+    return set(package.siblings).union(*(needed(around[name]) for name in package.siblings))
 
 
 def _code(package: Package) -> dict[str, object]:

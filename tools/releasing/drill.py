@@ -99,7 +99,7 @@ def first_releases(drill: Drill) -> None:
         start = git(drill.root, "rev-parse", "HEAD")
         says = rf"git push --atomic origin main theworld-{name}-v0\.1\.0"
         if name == "tokens":  # as the drill's first step was
-            says = rf"api\(tokens\) was green on this tree.*{says}"
+            says = rf"api\(tokens\) was green on these files.*{says}"
         drill.expect(f"release({name})", *GATES, says=says)
         subjects = git(drill.root, "log", "--format=%s", f"{start}..HEAD").splitlines()
         assert subjects == [f"Begin theworld-{name} 0.1.1.dev0", f"Release theworld-{name} 0.1.0"], subjects
