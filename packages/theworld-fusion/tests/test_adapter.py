@@ -265,6 +265,23 @@ def test_an_adapter_is_filled_into_a_model_that_keeps_float32(build: Callable[..
     assert {parameter.dtype for parameter in rounded.parameters()} == {torch.bfloat16}
 
 
+def test_what_is_filled_in_begins_where_torch_lets_it_begin(
+    adapter: Path, build: Callable[..., Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From anywhere in a file, products of few rows are rounded otherwise, and no resumed run is the straight one."""
+    odd = {
+        name: torch.cat([torch.zeros(1), tensor.flatten()])[1:].view_as(tensor)
+        for name, tensor in load_file(adapter / WEIGHTS).items()
+    }
+    assert all(tensor.data_ptr() % 64 for tensor in odd.values())
+    monkeypatch.setattr("theworld_fusion.adapter.load_file", lambda _: odd)
+    model, _ = build()
+    for name in fill_adapter(model, adapter):
+        parameter = model.get_parameter(name)
+        assert torch.equal(parameter, odd[name])
+        assert parameter.data_ptr() % 64 == 0
+
+
 @pytest.mark.parametrize("base", ["vlm", "world"])
 def test_filling_refuses_other_bases_and_changes_nothing(
     adapter: Path, folders: tuple[Path, Path], tmp_path: Path, base: str

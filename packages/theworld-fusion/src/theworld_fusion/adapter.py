@@ -154,7 +154,8 @@ def fill_adapter(model: nn.Module, folder: str | Path) -> set[str]:
     description, tensors = _read(folder)
     parameters = _fitting(_unwrapped(model), description, tensors, folder)
     for name, tensor in tensors.items():
-        parameters[name].data = tensor.to(parameters[name].device)
+        # Copied: in the file it lies anywhere, and products of few rows are rounded by where their weights begin.
+        parameters[name].data = tensor.to(parameters[name].device, copy=True)
     return set(tensors)
 
 
