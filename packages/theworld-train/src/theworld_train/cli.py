@@ -21,6 +21,7 @@ from theworld_train import (
     cli_push,
     cli_sensitivity,
     cli_train,
+    imports,
 )
 
 app = typer.Typer(
@@ -85,9 +86,10 @@ def answer(
         _fail("the question is empty. Write what you want to know, in quotes.")
     if (model is None) == (vlm is None):
         _fail("give either --model (a trained checkpoint) or --vlm (a Gemma 3 VLM to put a world model beside).")
-    from theworld_fusion import assemble
-    from theworld_train import answer as job
-    from theworld_train.trained import open_trained
+    with imports.kept():
+        from theworld_fusion import assemble
+        from theworld_train import answer as job
+        from theworld_train.trained import open_trained
 
     if model is not None:
         processor, load = open_trained(model)
@@ -114,9 +116,10 @@ def demo(
     Two models are trained, with world tokens and without; then the world input is swapped at test time. Ends with a
     table, and with a report to open in a browser.
     """
-    from transformers.utils.logging import disable_progress_bar
+    with imports.kept():
+        from transformers.utils.logging import disable_progress_bar
 
-    from theworld_train.demo import run_demo
+        from theworld_train.demo import run_demo
 
     disable_progress_bar()  # its models load in a blink
     run_demo(out, seed=seed, say=print)

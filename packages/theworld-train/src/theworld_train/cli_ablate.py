@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from theworld_train import imports
 from theworld_train.errors import UsageError
 
 
@@ -55,7 +56,8 @@ def ablate(
         return
     loaded = load_plan(plan, changes or ())
     folder = out or Path("runs") / "ablate" / loaded.name
-    from theworld_train.evaluate.ablate.run import arms_of, run_ablation
+    with imports.kept():
+        from theworld_train.evaluate.ablate.run import arms_of, run_ablation
 
     if print_only:
         arms_of(loaded, folder)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from theworld_train import imports
+
 if TYPE_CHECKING:
     from theworld_train.cache import Built
     from theworld_train.processes import Rank
@@ -90,14 +92,15 @@ def build(
         raise UsageError("--set changes a recipe. Give one with --recipe, or leave --set out.")
     if data is None or out is None:
         raise UsageError("give --data and --out, or --recipe.")
-    import torch
+    with imports.kept():
+        import torch
 
-    from theworld_encoders import FeatureCache, load_encoder
-    from theworld_train.cache import Row, Tower, check_built, room, world_bytes
-    from theworld_train.cache import build as job
-    from theworld_train.jobs import Bars
-    from theworld_train.media import find_media
-    from theworld_train.processes import Rank
+        from theworld_encoders import FeatureCache, load_encoder
+        from theworld_train.cache import Row, Tower, check_built, room, world_bytes
+        from theworld_train.cache import build as job
+        from theworld_train.jobs import Bars
+        from theworld_train.media import find_media
+        from theworld_train.processes import Rank
 
     rank, found = Rank.of_this_process(), find_media(data)
     media = list(rank.share(found))
@@ -125,11 +128,12 @@ def build(
 
 
 def _fill(recipe: str, changes: Sequence[str], max_bytes: int | None) -> None:
-    from theworld_train.cache import check_built
-    from theworld_train.cache_recipe import fill_caches
-    from theworld_train.jobs import Bars
-    from theworld_train.processes import Rank
-    from theworld_train.recipe_file import load_recipe
+    with imports.kept():
+        from theworld_train.cache import check_built
+        from theworld_train.cache_recipe import fill_caches
+        from theworld_train.jobs import Bars
+        from theworld_train.processes import Rank
+        from theworld_train.recipe_file import load_recipe
 
     rank, loaded = Rank.of_this_process(), load_recipe(recipe, changes)
     with Bars(disable=rank.number > 0) as bars:

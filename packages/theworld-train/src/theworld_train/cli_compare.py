@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from theworld_train import imports
+
 if TYPE_CHECKING:
     from theworld_train.evaluate.compare import Comparison, FamilyComparison
     from theworld_train.evaluate.records import Record
@@ -30,8 +32,9 @@ def compare(
 
     Example: theworld compare results/on results/off --out differing.jsonl
     """
-    from theworld_train.cli_table import print_table
-    from theworld_train.evaluate.compare import compare_folders, write_differing
+    with imports.kept():
+        from theworld_train.cli_table import print_table
+        from theworld_train.evaluate.compare import compare_folders, write_differing
 
     found = compare_folders(a, b)
     print(f"A: {a}\nB: {b}\n")

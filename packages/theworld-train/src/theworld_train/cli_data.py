@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from theworld_train import imports
+
 app = typer.Typer(help="Get training data onto this disk.", no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -60,12 +62,13 @@ def fetch(
 
     In 4 processes: torchrun --standalone --nproc-per-node 4 --no-python theworld data fetch urls.jsonl --out pictures/
     """
-    from theworld_train.data.address import is_public
-    from theworld_train.data.download import Limits
-    from theworld_train.data.fetch import fetch as job
-    from theworld_train.errors import UsageError
-    from theworld_train.jobs import Bars
-    from theworld_train.processes import Rank
+    with imports.kept():
+        from theworld_train.data.address import is_public
+        from theworld_train.data.download import Limits
+        from theworld_train.data.fetch import fetch as job
+        from theworld_train.errors import UsageError
+        from theworld_train.jobs import Bars
+        from theworld_train.processes import Rank
 
     rank = Rank.of_this_process()
     limits = Limits(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from theworld_train import imports
 from theworld_train.cli_table import print_table
 
 
@@ -22,7 +23,8 @@ def doctor(
 
     Example: theworld doctor --json
     """
-    from theworld_train.doctor import examine
+    with imports.kept():
+        from theworld_train.doctor import examine
 
     report = examine()
     if as_json:

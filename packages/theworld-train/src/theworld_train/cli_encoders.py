@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from theworld_train import imports
 from theworld_train.cli_table import print_table
 from theworld_train.folders import make_folder
 
@@ -33,7 +34,8 @@ def encoders(
     """
     if context.invoked_subcommand is not None:
         return
-    from theworld_train import encoders as job
+    with imports.kept():
+        from theworld_train import encoders as job
 
     facts, problems = job.all_encoders()
     if as_json:
@@ -100,11 +102,12 @@ def probe(
 
     Example: theworld encoders probe cosmos-predict2-vae random-init:cosmos-predict2-vae vjepa2
     """
-    from theworld_encoders import Encoder
-    from theworld_train.evaluate.probe import ProbeSettings, run_probes, write_card
-    from theworld_train.evaluate.probe.card import notes, table
-    from theworld_train.evaluate.probe.load import check_names, load_named
-    from theworld_train.jobs import Bars
+    with imports.kept():
+        from theworld_encoders import Encoder
+        from theworld_train.evaluate.probe import ProbeSettings, run_probes, write_card
+        from theworld_train.evaluate.probe.card import notes, table
+        from theworld_train.evaluate.probe.load import check_names, load_named
+        from theworld_train.jobs import Bars
 
     check_names(names, world, tiny=tiny)
     make_folder(out)

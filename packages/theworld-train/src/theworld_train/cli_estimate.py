@@ -6,6 +6,7 @@ from typing import Annotated, get_args
 
 import typer
 
+from theworld_train import imports
 from theworld_train.errors import UsageError
 
 
@@ -50,11 +51,12 @@ def estimate(
 
     Example: theworld estimate full-finetune --gpus 64 --strategy fsdp2 --device h200
     """
-    from transformers.utils.logging import disable_progress_bar
+    with imports.kept():
+        from transformers.utils.logging import disable_progress_bar
 
-    from theworld_train.estimate import ACCELERATORS, Cluster, Geometry, count_step, plan
-    from theworld_train.launch.command import Strategy
-    from theworld_train.recipe_file import load_recipe
+        from theworld_train.estimate import ACCELERATORS, Cluster, Geometry, count_step, plan
+        from theworld_train.launch.command import Strategy
+        from theworld_train.recipe_file import load_recipe
 
     for name, value, known in (("device", device, list(ACCELERATORS)), ("strategy", strategy, get_args(Strategy))):
         if value not in known:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from theworld_train import imports
 from theworld_train.errors import UsageError
 
 if TYPE_CHECKING:
@@ -73,14 +74,16 @@ def evaluate(
     """
     if (model is None) == (vlm is None):
         raise UsageError("give either --model (a trained checkpoint) or --vlm (a base VLM).")
-    from theworld_train.evaluate.arms import split_arm
-    from theworld_train.evaluate.tasks import open_task, task_settings
+    with imports.kept():
+        from theworld_train.evaluate.arms import split_arm
+        from theworld_train.evaluate.tasks import open_task, task_settings
 
     world, control = split_arm(arm or ("off" if model is None else "on"))
     settings = task_settings(task)
-    from theworld_train.evaluate.runner import run_task
-    from theworld_train.evaluate.subject import load_subject
-    from theworld_train.processes import Rank, part
+    with imports.kept():
+        from theworld_train.evaluate.runner import run_task
+        from theworld_train.evaluate.subject import load_subject
+        from theworld_train.processes import Rank, part
 
     rank = Rank.of_this_process()
     subject = load_subject(model, vlm, dtype=dtype, device=rank.device())

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from theworld_train import imports
 from theworld_train.errors import UsageError
 from theworld_train.folders import kept_alone
 
@@ -52,14 +53,15 @@ def judge(
 
     Example: theworld judge results/on --model gpt-4.1-mini --endpoint https://api.openai.com/v1
     """
-    from theworld_train.cli_table import print_table
-    from theworld_train.evaluate.agreement import judge_records
-    from theworld_train.evaluate.judge import Judge
-    from theworld_train.evaluate.judging import JUDGED, REPORT, begin, open_evaluation, table, write_judged
-    from theworld_train.evaluate.readers import Endpoint, LocalModel
-    from theworld_train.evaluate.tasks import task_settings
-    from theworld_train.jobs import Bars
-    from theworld_train.processes import Rank
+    with imports.kept():
+        from theworld_train.cli_table import print_table
+        from theworld_train.evaluate.agreement import judge_records
+        from theworld_train.evaluate.judge import Judge
+        from theworld_train.evaluate.judging import JUDGED, REPORT, begin, open_evaluation, table, write_judged
+        from theworld_train.evaluate.readers import Endpoint, LocalModel
+        from theworld_train.evaluate.tasks import task_settings
+        from theworld_train.jobs import Bars
+        from theworld_train.processes import Rank
 
     asked, records = open_evaluation(folder, None if task is None else task_settings(task))
     out = out or folder / f"judge-{Path(model).name}"

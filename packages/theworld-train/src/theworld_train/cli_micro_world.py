@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from theworld_train import imports
+
 if TYPE_CHECKING:
     from theworld_train.microworld.baselines import Baseline
 
@@ -49,9 +51,10 @@ def export(
 
     Example: theworld micro-world export --out micro-world-val --split val --groups 20
     """
-    from theworld_train.jobs import Bars
-    from theworld_train.microworld.export import Wanted
-    from theworld_train.microworld.export import export as job
+    with imports.kept():
+        from theworld_train.jobs import Bars
+        from theworld_train.microworld.export import Wanted
+        from theworld_train.microworld.export import export as job
 
     wanted = Wanted(
         split=split, groups=groups, families=tuple(family or ()), level=level, seed=seed, num_frames=frames, size=size
@@ -78,8 +81,9 @@ def check(
 
     Example: theworld micro-world check --family direction --family plausible
     """
-    from theworld_train.jobs import Bars
-    from theworld_train.microworld.baselines import baselines
+    with imports.kept():
+        from theworld_train.jobs import Bars
+        from theworld_train.microworld.baselines import baselines
 
     with Bars() as bars:
         found = baselines(

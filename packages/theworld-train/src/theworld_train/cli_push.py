@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from theworld_train import imports
 from theworld_train.errors import UsageError
 
 
@@ -48,12 +49,13 @@ def push(
 
     Then: theworld answer --model me/gemma-with-a-world --image photo.jpg "What is it?"
     """
-    from huggingface_hub import get_token
-    from huggingface_hub.utils import validate_repo_id
+    with imports.kept():
+        from huggingface_hub import get_token
+        from huggingface_hub.utils import validate_repo_id
 
-    from theworld_train import push as job
-    from theworld_train.bases import find_bases
-    from theworld_train.card import make_card
+        from theworld_train import push as job
+        from theworld_train.bases import find_bases
+        from theworld_train.card import make_card
 
     validate_repo_id(repo)
     if "/" not in repo:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from theworld_train import imports
 from theworld_train.errors import UsageError
 from theworld_train.folders import make_folder
 
@@ -62,14 +63,15 @@ def sensitivity(
     if question is not None and not question.strip():
         raise UsageError("the question is empty. Write what you want to know, in quotes.")
     make_folder(out)
-    from theworld_train.answer import load_media
-    from theworld_train.evaluate.sensitivity import SensitivitySettings, measure, write_report
-    from theworld_train.evaluate.sensitivity.examples import of_file, of_media, of_task
-    from theworld_train.evaluate.sensitivity.report import notes, table
-    from theworld_train.evaluate.sensitivity.result import verdict
-    from theworld_train.evaluate.tasks import open_task, task_settings
-    from theworld_train.jobs import Bars
-    from theworld_train.trained import open_trained
+    with imports.kept():
+        from theworld_train.answer import load_media
+        from theworld_train.evaluate.sensitivity import SensitivitySettings, measure, write_report
+        from theworld_train.evaluate.sensitivity.examples import of_file, of_media, of_task
+        from theworld_train.evaluate.sensitivity.report import notes, table
+        from theworld_train.evaluate.sensitivity.result import verdict
+        from theworld_train.evaluate.tasks import open_task, task_settings
+        from theworld_train.jobs import Bars
+        from theworld_train.trained import open_trained
 
     settings_of_task = None if task is None else task_settings(task)
     processor, load = open_trained(model)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from theworld_train import imports
 from theworld_train.errors import UsageError
 
 
@@ -56,8 +57,9 @@ def train(
     if print_only:
         print(dump_recipe(loaded), end="")
         return
-    from theworld_train.processes import Rank, part
-    from theworld_train.run import run_recipe
+    with imports.kept():
+        from theworld_train.processes import Rank, part
+        from theworld_train.run import run_recipe
 
     out = out or Path("runs") / loaded.name
     outcome = run_recipe(loaded, out, resume=resume or ("if begun" if resume_if_begun else False))

@@ -20,6 +20,8 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from theworld_train import imports
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -174,7 +176,8 @@ def _end_with_parent() -> None:
 def _outcome(report: Report, given: bytes) -> memoryview:
     """What came of a piece of work, as bytes that the parent can surely read."""
     try:
-        work, args, kwargs = pickle.loads(given)
+        with imports.kept():  # whatever the work needs
+            work, args, kwargs = pickle.loads(given)
         return ForkingPickler.dumps(("done", work(report, *args, **kwargs)))
     except BaseException as error:  # noqa: BLE001 - whatever it is, the parent has to hear it
         raised = "".join(traceback.format_exception(error))
