@@ -84,6 +84,62 @@ def test_tokens_load_only_the_standard_library() -> None:
     assert names - bare - set(sys.stdlib_module_names) == {"theworld_tokens"}
 
 
+RUNNING = """
+import atexit, gc, json, sys
+from theworld_train.cli import main
+try:
+    main()
+finally:
+    atexit._run_exitfuncs()
+    print(json.dumps([list(sys.modules), gc.isenabled(), gc.get_freeze_count()]), file=sys.stderr)
+"""
+LARGE = {"accelerate", "datasets", "diffusers", "matplotlib", "pandas", "pyarrow", "scipy", "torch", "transformers"}
+
+
+def ran(*command: str) -> tuple[set[str], bool, int]:
+    """Large libraries that ``theworld`` loads; and at its end, whether garbage is looked for, and in how much not."""
+    run = [sys.executable, "-c", RUNNING, *command]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    loaded, collects, frozen = json.loads(done.stderr.splitlines()[-1])
+    return LARGE & {name.partition(".")[0] for name in loaded}, collects, frozen
+
+
+LAUNCH = ("launch", "smoke", "--processes-per-node", "1", "--out")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("--help",),
+        ("train", "--help"),
+        ("train", "smoke", "--print"),
+        ("ablate", "--list"),
+        (*LAUNCH, "not-made", "--dry-run"),
+    ],
+    ids=" ".join,
+)
+def test_a_command_that_computes_nothing_loads_no_large_library(command: tuple[str, ...]) -> None:
+    assert ran(*command)[0] == set()
+
+
+def test_a_launch_leaves_them_to_its_processes(tmp_path: Path) -> None:
+    assert ran(*LAUNCH, str(tmp_path / "run"), "--", "--print")[0] == set()
+
+
+def test_what_a_command_loads_is_not_looked_through_for_garbage() -> None:
+    loaded, collects, frozen = ran("encoders")
+    assert "torch" in loaded
+    assert collects
+    assert frozen > 50_000
+
+
+def test_a_process_of_a_run_draws_nothing_unless_it_is_the_main_one() -> None:
+    loaded = probe("theworld_train.run", [])[1]
+    assert "torch" in loaded
+    assert "matplotlib" not in loaded
+
+
 def test_encoders_load_no_encoder_library_before_one_is_asked_for() -> None:
     _, loaded = probe("theworld_encoders", [])
     assert {"diffusers", "transformers", "av"}.isdisjoint(name.partition(".")[0] for name in loaded)

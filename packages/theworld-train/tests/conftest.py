@@ -1,5 +1,6 @@
 """What tests share: the command, and one toy model for all that do not change its weights."""
 
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,11 @@ from theworld_train.data import Collator, Example
 from theworld_train.demo.training import TrainSettings, train
 
 Pair = tuple[TheWorldForConditionalGeneration, TheWorldProcessor]
+
+
+def pytest_collection_finish() -> None:
+    """All libraries are there now: leave them out of every search for garbage, here and in forks."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -270,7 +270,9 @@ def run(chats: Path, out: Path, *changes: str) -> tuple[list[float], dict[str, A
     """Losses of some steps, and what was consumed."""
     source = f"stages.0.data.sources=[{{kind: chat, path: {chats}}}]"
     parts = "stages.0.parts={world_projector: {}, image_projector: {}, language_model: {}}"
-    run_recipe(load_recipe("smoke", [source, parts, "stages.0.steps=5", *changes]), out, report=lambda *_: None)
+    run_recipe(
+        load_recipe("smoke", [source, parts, "stages.0.steps=5", "save.every=5", *changes]), out, report=lambda *_: None
+    )
     logged = [json.loads(line)["loss"] for line in (out / "log.jsonl").read_text().splitlines()]
     return logged, json.loads((out / "checkpoint-5" / "progress-0.json").read_text())
 

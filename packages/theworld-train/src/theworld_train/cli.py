@@ -1,5 +1,7 @@
 """The command ``theworld``. It is the one place that prints; what can go wrong for a user ends as one line."""
 
+import atexit
+import gc
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -124,6 +126,10 @@ def demo(
 
 def main() -> None:
     """Entry point: exit code 0, or 2 with one line on standard error."""
+    # Torch and transformers make half a million objects, which stay: Python would look through them for garbage again
+    # and again while they are imported, and once more as it ends, for a third of a command's start.
+    gc.set_threshold(100_000, 50, 100)
+    atexit.register(gc.freeze)
     try:
         app()
     except (ValueError, OSError, ImportError) as error:

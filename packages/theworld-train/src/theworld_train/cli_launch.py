@@ -71,7 +71,7 @@ def launch(
     Example: theworld launch datacomp-production --out runs/datacomp --nodes 4 --processes-per-node 8 --slurm --dry-run
     """
     from theworld_train.launch.command import Launch, accelerate_command
-    from theworld_train.recipe_file import load_recipe, shipped
+    from theworld_train.recipe_file import RECIPE, load_recipe, shipped
 
     loaded = load_recipe(recipe)
     job = Launch(
@@ -105,7 +105,6 @@ def launch(
         print(shlex.join(command))
         return
     from theworld_train.launch.supervise import supervise
-    from theworld_train.run_folder import RECIPE
 
     code = supervise(command)
     if code and (job.out / RECIPE).is_file():

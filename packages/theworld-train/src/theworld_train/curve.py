@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 
 def draw_losses(log: Sequence[dict[str, Any]], path: Path) -> None:
     """Training loss, smoothed too, and that of held-out examples, over the steps of the whole run."""
+    from matplotlib.figure import Figure  # of a run's processes, only one draws
+
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot(xlabel="step", ylabel="loss (nats per supervised token)")
     steps, losses = _series(log, "loss")

@@ -17,8 +17,7 @@ from theworld_train.checkpoints import check_content, checkpoints
 from theworld_train.errors import UsageError
 from theworld_train.recipe import Recipe
 from theworld_train.recipe_checks import TINY
-from theworld_train.recipe_file import load_recipe
-from theworld_train.run_folder import RECIPE
+from theworld_train.recipe_file import RECIPE, load_recipe
 
 CARD = "README.md"
 Files = dict[str, Path | bytes]

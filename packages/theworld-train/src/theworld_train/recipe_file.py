@@ -8,6 +8,9 @@ from theworld_train.errors import UsageError
 from theworld_train.recipe import ModelSettings, Recipe
 from theworld_train.recipe_yaml import dump_yaml
 
+RECIPE = "recipe.yaml"
+"""In a run's folder, and in its checkpoints."""
+
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a shipped recipe or a YAML file.

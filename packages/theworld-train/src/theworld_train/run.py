@@ -35,8 +35,9 @@ from theworld_train.pair import make_pair
 from theworld_train.processes import on_any, on_main
 from theworld_train.reach import reach_all
 from theworld_train.recipe import EvalSettings, Recipe, StageSettings
+from theworld_train.recipe_file import RECIPE
 from theworld_train.resting import lay_aside
-from theworld_train.run_folder import PARTS, RECIPE, SAMPLES, Resume, prepare
+from theworld_train.run_folder import PARTS, SAMPLES, Resume, prepare
 from theworld_train.signals import stop_requests
 from theworld_train.trainable import PartRow, apply_parts, parameter_groups, table, trainable_names
 from theworld_train.trainer import Trainer, read_progress

@@ -11,10 +11,10 @@ from theworld_train.folders import unwritable
 from theworld_train.pair import make_tiny_pair
 from theworld_train.recipe import Recipe
 from theworld_train.recipe_checks import TINY
-from theworld_train.recipe_file import dump_recipe
+from theworld_train.recipe_file import RECIPE, dump_recipe
 from theworld_train.trainer import check_processes
 
-RECIPE, PARTS, SAMPLES = "recipe.yaml", "parts.json", "samples.jsonl"
+PARTS, SAMPLES = "parts.json", "samples.jsonl"
 
 
 Resume = bool | Literal["if begun"]

@@ -59,8 +59,8 @@ def checkpoint_facts(source: str | Path) -> dict[str, Any]:
 
 def recipe_of(source: str | Path) -> Any:
     """The recipe that a checkpoint was trained by, as plain values, where it has one."""
+    from theworld_train.recipe_file import RECIPE
     from theworld_train.recipe_yaml import load_yaml
-    from theworld_train.run_folder import RECIPE
 
     path = Path(source) / RECIPE
     return load_yaml(path.read_text(encoding="utf-8")) if path.is_file() else None

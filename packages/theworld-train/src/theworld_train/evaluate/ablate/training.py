@@ -6,9 +6,8 @@ from theworld_train.checkpoints import newest, replace_text
 from theworld_train.errors import UsageError
 from theworld_train.jobs import Report
 from theworld_train.recipe import Recipe
-from theworld_train.recipe_file import dump_recipe
+from theworld_train.recipe_file import RECIPE, dump_recipe
 from theworld_train.run import run_recipe
-from theworld_train.run_folder import RECIPE
 
 
 def train(recipe: Recipe, run: Path, report: Report) -> Path:
