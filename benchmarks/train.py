@@ -32,9 +32,8 @@ def steps(size: Size) -> Iterator[Row]:
     losses = {name: work() for name, work in arms.items()}
     if max(losses.values()) - min(losses.values()) > 0.01 * max(losses.values()):
         raise RuntimeError(f"the arms' losses are {losses}: they do not compute the same.")
-    repeats = REPEATS if size == "mid" else 7
-    times = interleaved(arms, repeats)
-    about: dict[str, Any] = {"geometry": geometry(size, BATCH), "arms": medians(times), "repeats": repeats, **FLOAT32}
+    times = interleaved(arms, REPEATS)
+    about: dict[str, Any] = {"geometry": geometry(size, BATCH), "arms": medians(times), "repeats": REPEATS, **FLOAT32}
     before = times["predecessor"]
     yield Row(name=f"train.step_vs_predecessor_{size}", **ratio(before, times["cached"]), **about)
     yield Row(name=f"train.step_vs_predecessor_{size}_live", **ratio(before, times["live"]), **about)
