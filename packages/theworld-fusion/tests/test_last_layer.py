@@ -130,6 +130,14 @@ def test_another_number_of_labels_than_of_tokens_is_an_error_before_anything_is_
     assert not places
 
 
+@pytest.mark.parametrize("settings", [{"logits_to_keep": 1}, {"labels": torch.ones(1, 3), "skip_logits": True}])
+def test_a_prompt_is_missed_by_name(pair: Pair, settings: dict[str, Any]) -> None:
+    model, processor = pair
+    pixels = encode(processor, CHATS)["pixel_values_world"]
+    with pytest.raises(ValueError, match="pass exactly one of input_ids and inputs_embeds"):
+        model(pixel_values_world=pixels, **settings)
+
+
 def test_its_layer_is_never_cut_through(pair: Pair) -> None:
     model, _ = pair
     assert {"LastLayer", "Gemma3DecoderLayer"} <= set(model._no_split_modules)

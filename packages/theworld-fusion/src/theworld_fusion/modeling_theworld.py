@@ -321,10 +321,10 @@ class TheWorldForConditionalGeneration(
         if skip_logits and labels is None:
             raise ValueError("skip_logits=True leaves nothing to compute without labels. Pass labels.")
         tokens, places, words = input_ids if inputs_embeds is None else inputs_embeds, None, None
-        if skip_logits and tokens is not None:
+        if tokens is not None and skip_logits:
             places, words = supervised(labels, tokens.shape[:2], kwargs.get("shift_labels"))
-        elif has_world_input(mm_encoder_outputs, pixel_values_world, world_features):  # else this is Gemma 3 to the bit
-            places = last_places(tokens, logits_to_keep)
+        elif tokens is not None and has_world_input(mm_encoder_outputs, pixel_values_world, world_features):
+            places = last_places(tokens, logits_to_keep)  # without the world this is Gemma 3 to the bit
         keep = None if places is None or not len(places) or self._gives_hidden_states(kwargs) else places
         outputs = self.model(
             input_ids=input_ids,
